@@ -1,0 +1,250 @@
+"""The command line. Heavy libraries are imported inside the commands, so that ``--help`` is instant."""
+
+import errno
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import click
+import typer
+
+from nlptrain.errors import ConfigError, NlptrainError, ProcessError, ResourceError
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document on standard output.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")]
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file; see `nlptrain schema`.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[key=value]...", help="Settings over the file, e.g. training.seed=1")
+]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+Data = Annotated[
+    str, typer.Option("--data", metavar="FILE", help="CSV, TSV, JSONL or Parquet file, or a Hub data set.")
+]
+Output = Annotated[Path, typer.Option("--output", metavar="FILE", help="A .csv or .jsonl file to write.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run from its newest checkpoint.")]
+
+app = typer.Typer(
+    name="nlptrain",
+    help="Fine-tune small transformers for text classification and similarity regression, and say how good they are.",
+    epilog="Exit codes: 0 done, 2 usage or configuration, 3 data, 4 checkpoint or model, 5 diverged, 6 resources, "
+    "7 processes, 130 interrupted, 143 terminated.",
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Show the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"nlptrain {installed('nlptrain')}")
+        raise typer.Exit
+
+
+@app.command()
+def train(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    resume: Resume = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Fine-tune, evaluate and write a run folder."""
+
+    def work() -> Mapping[str, Any]:
+        checked = _load(config, overrides)
+        from nlptrain.pipeline import run
+
+        return run(checked, resume=resume).model_dump(mode="json") | {"run": checked.training["output_dir"]}
+
+    _command(work, _show_run, as_json=as_json, debug=debug)
+
+
+@app.command()
+def check(config: ConfigFile, overrides: Overrides = None, as_json: Json = False, debug: Debug = False) -> None:
+    """Say everything that can be known before training: rows, lengths, labels, steps, memory."""
+
+    def work() -> Mapping[str, Any]:
+        checked = _load(config, overrides)
+        from nlptrain.check import check
+
+        return check(checked)
+
+    _command(work, _show_check, as_json=as_json, debug=debug)
+
+
+@app.command()
+def evaluate(run: Run, data: Data, as_json: Json = False, debug: Debug = False) -> None:
+    """Score a finished run on a labelled file."""
+
+    def work() -> Mapping[str, Any]:
+        from nlptrain.evaluate import evaluate
+
+        return evaluate(_open(run), data)
+
+    _command(work, _show_scores, as_json=as_json, debug=debug)
+
+
+@app.command()
+def predict(run: Run, data: Data, output: Output, as_json: Json = False, debug: Debug = False) -> None:
+    """Predict every row of a file; rows in = rows out, in their order."""
+
+    def work() -> Mapping[str, Any]:
+        from nlptrain.predict import predict
+
+        return predict(_open(run), data, output)
+
+    _command(work, lambda done: [f"{done['rows']} rows -> {done['output']}"], as_json=as_json, debug=debug)
+
+
+@app.command()
+def tasks(as_json: Json = False) -> None:
+    """List the tasks that are known by name."""
+    from dataclasses import asdict
+
+    from nlptrain.tasks import TASKS
+
+    def show(rows: Mapping[str, Any]) -> list[str]:
+        return [
+            f"{name:<6} {row['kind']:<14} {' + '.join(row['text']):<24} {', '.join(row['metrics'])}"
+            for name, row in rows.items()
+        ]
+
+    _command(lambda: {name: asdict(row) for name, row in TASKS.items()}, show, as_json=as_json, debug=False)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of the configuration, so that an editor can complete it."""
+    from nlptrain.config.load import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2))
+
+
+def main() -> None:
+    """Run the command line; every error of the user's is one message and its exit code."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        app(standalone_mode=False)
+    except click.UsageError as error:
+        _fail(ConfigError("USAGE", error.format_message()), as_json=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+
+
+def _command(
+    work: Callable[[], Mapping[str, Any]],
+    show: Callable[[Mapping[str, Any]], list[str]],
+    *,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    _quiet()
+    try:
+        result = work()
+    except Exception as error:  # noqa: BLE001 - the one place where every error becomes a message and an exit code
+        if debug:
+            raise
+        _fail(_named(error), as_json=as_json)
+    if _is_main():
+        typer.echo(json.dumps(result, allow_nan=False, ensure_ascii=False) if as_json else "\n".join(show(result)))
+
+
+def _fail(error: NlptrainError, *, as_json: bool) -> NoReturn:
+    # the same mistake is found by every process; a fault may be one process's alone
+    if _is_main() or isinstance(error, ProcessError | ResourceError) or type(error) is NlptrainError:
+        typer.echo(f"nlptrain: error[{error.code}]: {error}", err=True)
+    if as_json and _is_main():
+        typer.echo(json.dumps({"error": error.code, "problems": error.problems, "exit_code": error.exit_code}))
+    sys.exit(error.exit_code)
+
+
+def _named(error: Exception) -> NlptrainError:
+    text = " ".join(str(error).split())
+    if isinstance(error, NlptrainError):
+        return error
+    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+        return ResourceError(
+            "MEMORY", f"out of memory; lower training.per_device_train_batch_size or data.max_length: {text}"
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return ResourceError("DISK", f"cannot write {error.filename or ''}: {error.strerror}; free some space")
+    return NlptrainError("INTERNAL", f"{type(error).__name__}: {text}; run again with --debug for the traceback")
+
+
+def _load(config: Path, overrides: list[str] | None) -> Any:
+    from nlptrain.config.load import load
+
+    checked = load(config, overrides or ())
+    folder = checked.training.get("output_dir") or f"runs/{config.stem}"
+    return checked.model_copy(update={"training": {**checked.training, "output_dir": folder}})
+
+
+def _open(run: Path) -> Any:
+    from nlptrain import processes
+    from nlptrain.inference import open_run
+    from nlptrain.run_folder import RunFolder
+
+    processes.start()
+    return open_run(RunFolder(run))
+
+
+def _is_main() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _quiet() -> None:
+    """Our own messages on standard error, from the main process; the libraries' only when something is wrong."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("nlptrain")
+    logger.handlers, logger.propagate = [handler], False
+    logger.setLevel(logging.INFO if _is_main() else logging.ERROR)
+    for name, value in {"TRANSFORMERS_VERBOSITY": "error", "DATASETS_VERBOSITY": "error"}.items():
+        os.environ.setdefault(name, value)
+    for name in ("HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS"):
+        os.environ.setdefault(name, "1")
+
+
+def _table(metrics: Mapping[str, Mapping[str, float | None]], rows: Mapping[str, int]) -> list[str]:
+    return [
+        f"{split:<12} n={rows[split]:<6} "
+        + "  ".join(f"{name} {'undefined' if value is None else f'{value:.4f}'}" for name, value in values.items())
+        for split, values in metrics.items()
+    ]
+
+
+def _show_run(result: Mapping[str, Any]) -> list[str]:
+    folder = result["run"]
+    return [*_table(result["metrics"], result["rows"]), f"model    {folder}/model", f"results  {folder}/results.json"]
+
+
+def _show_scores(result: Mapping[str, Any]) -> list[str]:
+    notes = [f"{name}: undefined, {reason}" for name, reason in result["undefined"].items()]
+    return [*result["notes"], *_table({"rows": result["metrics"]}, {"rows": result["rows"]}), *notes]
+
+
+def _show_check(facts: Mapping[str, Any]) -> list[str]:
+    lines = list(facts["notes"])
+    for split, length in facts["tokens"].items():
+        found = facts["data"][split]
+        balance = found.get("labels") or found.get("score") or "unlabelled"
+        lines.append(
+            f"{split}: {found['rows']} rows, {length['median_length']} tokens (median), {length['max_length']} (longest), "
+            f"{length['truncated_share']:.1%} truncated; {balance}"
+        )
+    steps, memory = facts["steps"], facts["memory"]
+    lines.append(f"steps: {steps['per_epoch']} per epoch, {steps['total']} in all (one process)")
+    lines.append(f"memory: about {memory['total'] / 2**30:.1f} GiB for {memory['parameters'] / 1e6:.1f} M parameters")
+    return lines

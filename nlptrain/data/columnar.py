@@ -1,0 +1,85 @@
+"""Sources that know the types of their columns, Parquet and the Hub, as string columns in memory."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nlptrain.data.sources import Source
+from nlptrain.errors import DataError
+
+LINE = "__line__"
+
+Types = dict[str, dict[str, int]]
+Columns = tuple[datasets.Dataset, Types]
+
+
+def check_names(origin: object, names: Sequence[str]) -> None:
+    """Column names are present, distinct and not `LINE`."""
+    problems = []
+    if empty := [str(number) for number, name in enumerate(names, 1) if not name.strip()]:
+        problems.append(f"{origin}: column {', '.join(empty)} of the header has no name; name every column")
+    if twice := [name for name, count in Counter(names).items() if count > 1 and name.strip()]:
+        problems.append(f"{origin}: column names stand twice in the header: {', '.join(map(repr, twice))}; rename one")
+    if LINE in names:
+        problems.append(f"{origin}: the column name {LINE!r} is used by the program; rename the column")
+    if problems:
+        raise DataError("DATA_HEADER", problems)
+
+
+def read_parquet(path: Path) -> Columns:
+    """All columns of a Parquet file; DataError if it is damaged or no such file."""
+    try:
+        table = pq.ParquetFile(path).read()
+        table.validate(full=True)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError("DATA_PARQUET", f"{path}: not a readable Parquet file ({error}); write it again") from error
+    return _from_arrow(table, str(path))
+
+
+def read_hub(source: Source) -> Columns:
+    """All columns of a split on the Hub, class ids as class names; DataError if it cannot be had."""
+    try:
+        rows = datasets.load_dataset(source.location, source.config, split=source.split)
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        remedy = (
+            "check its id, configuration, split and the connection, or give files in data.train and data.validation"
+        )
+        raise DataError("DATA_HUB", f"{source}: cannot be loaded from the Hub ({error}); {remedy}") from error
+    names = {name: feature.names for name, feature in rows.features.items() if isinstance(feature, datasets.ClassLabel)}
+    table = rows.with_format("arrow")[:]
+    for name, classes in names.items():
+        ids = table.column(name).to_pylist()
+        named = [classes[i] if i is not None and i >= 0 else i if i is None else str(i) for i in ids]
+        table = table.set_column(table.column_names.index(name), name, pa.array(named, pa.string()))
+    return _from_arrow(table, str(source))
+
+
+def _from_arrow(table: pa.Table, origin: str) -> Columns:
+    check_names(origin, table.column_names)
+    columns = {name: _as_strings(table.column(name)) for name in table.column_names}
+    types = {name: {_arrow_type(table.schema.field(name).type): 1} for name in table.column_names}
+    lines = pa.array(np.arange(1, table.num_rows + 1))
+    return datasets.Dataset(pa.table({LINE: lines, **columns})), types
+
+
+def _arrow_type(kind: pa.DataType) -> str:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    tests = {
+        "text": (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
+        "integer": (pa.types.is_integer,),
+        "number": (pa.types.is_floating,),
+        "boolean": (pa.types.is_boolean,),
+    }
+    return next((name for name, checks in tests.items() if any(check(kind) for check in checks)), "object")
+
+
+def _as_strings(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
+    if _arrow_type(column.type) != "object":
+        return column.cast(pa.string())
+    return pa.array([None if v is None else json.dumps(v, default=str) for v in column.to_pylist()], pa.string())

@@ -1,0 +1,52 @@
+"""From checked text rows to token rows, and from token rows to padded batches."""
+
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from nlptrain.tasks import TaskSpec
+
+TOKEN_COLUMNS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+def length_limit(tokenizer: PreTrainedTokenizerBase, model_config: Any, max_length: int) -> int:
+    """Tokens per row that tokenizer and encoder have room for, at most `max_length`."""
+    encoder = getattr(model_config, "encoder", None) or model_config
+    positions = getattr(encoder, "max_position_embeddings", None)
+    if positions and ("roberta" in encoder.model_type or encoder.model_type == "camembert"):
+        positions -= encoder.pad_token_id + 1  # they count positions from the padding id on
+    return min(filter(None, [max_length, int(tokenizer.model_max_length), positions]))
+
+
+def encode(rows: Dataset, task: TaskSpec, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
+    """Tokenise the task's texts, pairs as one sequence, truncating the longer text first.
+
+    Returns:
+        A data set in the same order with `TOKEN_COLUMNS` (those the tokenizer gives), ``length`` (tokens, int),
+        ``truncated`` (bool) and, where the rows are labelled, ``labels`` (class id or score in the user's unit).
+    """
+
+    def tokens(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        found = tokenizer(*(batch[column] for column in task.text), truncation=True, max_length=max_length)
+        columns = {name: found[name] for name in TOKEN_COLUMNS if name in found}
+        columns["length"] = [len(ids) for ids in found["input_ids"]]
+        columns["truncated"] = [bool(one.overflowing) for one in found.encodings]
+        if "label" in batch:
+            columns["labels"] = batch["label"]
+        return columns
+
+    return rows.map(tokens, batched=True, remove_columns=rows.column_names, keep_in_memory=True)
+
+
+def length_facts(encoded: Dataset) -> dict[str, float]:
+    """Median and largest length in tokens and the share of truncated rows."""
+    lengths = sorted(encoded["length"][:])
+    truncated = sum(encoded["truncated"][:])
+    return {
+        "tokens": sum(lengths),
+        "median_length": lengths[len(lengths) // 2],
+        "max_length": lengths[-1],
+        "truncated": truncated,
+        "truncated_share": truncated / len(lengths),
+    }

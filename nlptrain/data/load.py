@@ -1,0 +1,221 @@
+"""All splits of a task, read, checked, labelled and counted; or the rows of one file for evaluation and prediction."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from typing import Any, cast
+
+import datasets
+import pyarrow as pa
+
+from nlptrain.config.schema import DataConfig
+from nlptrain.data import checks
+from nlptrain.data.columnar import LINE
+from nlptrain.data.labels import LabelMap, is_unlabelled, refuse_ambiguous, scores
+from nlptrain.data.parts import Part, read_part, strings
+from nlptrain.data.read import Table, read_table
+from nlptrain.data.sources import resolve, source_of
+from nlptrain.data.splits import stratified
+from nlptrain.errors import DataError
+from nlptrain.tasks import TaskSpec
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What a run trains and is judged on.
+
+    Attributes:
+        rows: per split the task's text columns (str), ``label`` (int64 class id, or float64 score; no such column where
+            the split is unlabelled) and ``line`` (int64, where the row stands in its source).
+        labels: the classes; None for regression.
+        facts: JSON-ready counts of what was found and done.
+        notes: sentences that the user should read.
+    """
+
+    rows: dict[str, datasets.Dataset]
+    labels: LabelMap | None
+    facts: dict[str, Any]
+    notes: list[str]
+
+
+@dataclass
+class _Log:
+    """What was done to the rows."""
+
+    notes: list[str] = field(default_factory=list)
+    dropped: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def drop(self, part: Part, split: str, reason: str, rows: Sequence[int]) -> Part:
+        if len(rows) == len(part.keys):
+            problem = f"{part.origin}: data.{reason}: drop would leave no row"
+            raise DataError("DATA_EMPTY", f"{problem}; give a source with other rows")
+        if rows:
+            self.dropped.setdefault(split, {})[reason] = len(rows)
+            self.notes.append(f"{split}: dropped {part.where.at(rows)} because of data.{reason}: drop")
+        return part.without(rows)
+
+
+def load_splits(task: TaskSpec, data: DataConfig, *, seed: int) -> Splits:
+    """Read, check and label every split; without a validation split, hold out a part of the training rows.
+
+    Args:
+        task: what the columns mean.
+        data: sources and what to do about leaks, repeats and empty texts.
+        seed: of the held-out part.
+
+    Raises:
+        DataError: anything wrong with a source or its rows.
+        ConfigError: there is no source of training rows, or a name in the configuration cannot be used.
+    """
+    log = _Log()
+    parts = {split: read_part(source, split, task, data) for split, source in resolve(task, data).items()}
+    labels = _label_map(parts["train"], task)
+    parts = {split: _labelled(part, split, task, labels, log) for split, part in parts.items()}
+    found = {split: part.found() for split, part in parts.items()}
+    parts = {split: _cleaned(part, split, data, log) for split, part in parts.items()}
+    leakage = {f"{a}/{b}": len(checks.shared(parts[b].keys, parts[a].keys)) for a, b in combinations(parts, 2)}
+    parts["train"] = _unleaked(parts, data, log)
+    made = None
+    if "validation" not in parts:
+        parts = _with_validation(parts, labels, data, seed, log)
+        found["validation"] = parts["validation"].found()
+        made = {"fraction": data.validation_fraction, "seed": seed}
+    _check_targets(parts, labels, log)
+    facts: dict[str, Any] = {split: part.facts(labels) | found[split] for split, part in parts.items()}
+    facts |= {"leakage": leakage, "dropped": log.dropped, "validation_from_train": made}
+    return Splits({split: part.dataset(task) for split, part in parts.items()}, labels, facts, log.notes)
+
+
+def load_rows(
+    task: TaskSpec, source: str, data: DataConfig, labels: LabelMap | None, *, need_labels: bool
+) -> tuple[datasets.Dataset, list[str]]:
+    """Rows of one source (on the Hub: its test split) for a trained model.
+
+    Args:
+        task: what the columns mean.
+        source: a file, ``package://...`` or a Hub data set.
+        data: encoding, delimiter and what to do about repeats and empty texts.
+        labels: the model's classes; None for regression.
+        need_labels: True: rows as `Splits.rows` has them, to be scored. False: every row in its order, blank texts
+            too, with the text columns, all other columns as strings (null where empty in JSON or Parquet) and ``line``;
+            the task's label column, and any called ``label`` or ``line``, are left out.
+
+    Returns:
+        The rows, and sentences that the user should read.
+
+    Raises:
+        DataError: anything wrong with the source, or labels the model does not know.
+    """
+    where = source_of(source, task.splits.get("test", "test"))
+    if not need_labels:
+        return _unchecked(read_table(where, encoding=data.encoding, delimiter=data.delimiter), task)
+    log = _Log()
+    if labels is not None:
+        labels = replace(labels, numbered=task.labels == labels.names)
+    part = _labelled(read_part(where, "test", task, data), "test", task, labels, log)
+    if part.targets is None:
+        raise DataError("DATA_LABEL", f"{part.origin}: every label is -1, so there is nothing to score; use predict")
+    return _cleaned(part, "test", data, log).dataset(task), log.notes
+
+
+def _label_map(train: Part, task: TaskSpec) -> LabelMap | None:
+    if task.kind == "regression":
+        return None
+    if task.labels is None:
+        refuse_ambiguous(train.values, train.where)
+    return LabelMap.fit(train.values, task)
+
+
+def _labelled(part: Part, split: str, task: TaskSpec, labels: LabelMap | None, log: _Log) -> Part:
+    """The part with targets; a test split whose every label is -1 has none."""
+    if split.startswith("test") and is_unlabelled(part.values, task):
+        log.notes.append(f"{split}: every label is -1, so it is unlabelled and gets no scores")
+        return part
+    found = labels.encode(part.values, part.where) if labels else scores(part.values, task, part.where)
+    return replace(part, targets=found)
+
+
+def _cleaned(part: Part, split: str, data: DataConfig, log: _Log) -> Part:
+    """The part after `data.empty_text` and `data.duplicates`."""
+    empty = checks.blank(part.keys)
+    repeats = checks.repeats(part.keys, part.targets)
+    problems = []
+    if empty and data.empty_text == "error":
+        problems.append(
+            f"{part.origin}: no text in {part.where.at(empty)}; fill in the rows or set data.empty_text: drop"
+        )
+    if repeats and data.duplicates == "error":
+        found = f"{part.origin}: {part.where.at(repeats)} repeat an earlier row"
+        problems.append(f"{found}; remove them or set data.duplicates: drop")
+    if problems:
+        raise DataError("DATA_ROWS", problems)
+    if contradictory := checks.contradictions(part.keys, part.targets):
+        log.notes.append(f"{split}: {contradictory} texts have more than one label or score; all are kept")
+    if data.duplicates == "drop" and split == "train":
+        part = log.drop(part, split, "duplicates", repeats)
+        empty = checks.blank(part.keys)
+    return log.drop(part, split, "empty_text", empty) if data.empty_text == "drop" else part
+
+
+def _unleaked(parts: dict[str, Part], data: DataConfig, log: _Log) -> Part:
+    """The training part after `data.leakage`."""
+    train, problems = parts["train"], []
+    leaked: set[int] = set()
+    for split, part in parts.items():
+        rows = checks.shared(part.keys, train.keys) if split != "train" else []
+        if rows:
+            same = checks.shared(train.keys, part.keys)
+            leaked |= set(same)
+            problems.append(f"{part.origin}: {part.where.at(rows)} also in {train.origin}: {train.where.at(same)}")
+    if problems and data.leakage == "error":
+        remedy = "remove the rows, or set data.leakage: drop (takes them out of the training rows) or allow"
+        raise DataError("DATA_LEAKAGE", [f"{problem}; {remedy}" for problem in problems])
+    if data.leakage == "drop":
+        return log.drop(train, "train", "leakage", sorted(leaked))
+    log.notes.extend(f"{problem}; kept because of data.leakage: allow" for problem in problems)
+    return train
+
+
+def _with_validation(
+    parts: dict[str, Part], labels: LabelMap | None, data: DataConfig, seed: int, log: _Log
+) -> dict[str, Part]:
+    train = parts["train"]
+    names = labels.names if labels else None
+    fraction = data.validation_fraction
+    kept, held = stratified(
+        train.keys, train.targets or [], names=names, fraction=fraction, seed=seed, origin=train.origin
+    )
+    log.notes.append(f"validation: {len(held)} of {len(kept) + len(held)} training rows held out, seed {seed}")
+    made = {"train": train.only(kept), "validation": train.only(held)}
+    return made | {split: part for split, part in parts.items() if split != "train"}
+
+
+def _check_targets(parts: dict[str, Part], labels: LabelMap | None, log: _Log) -> None:
+    """Something can be learnt from train, and every class that is judged can be learnt."""
+    train = parts["train"]
+    trained = set(train.targets or [])
+    if len(trained) < 2:
+        held = [labels.names[int(one)] if labels else one for one in trained]
+        problem = f"{train.origin}: all {len(train.keys)} training rows have the same label or score {held}"
+        raise DataError("DATA_LABEL", f"{problem}; at least two different ones are needed to train")
+    for split, part in parts.items():
+        if labels is None or part.targets is None:
+            continue
+        for unseen in sorted(set(part.targets) - trained):
+            at = part.where.at([row for row, target in enumerate(part.targets) if target == unseen])
+            problem = f"{part.origin}: label {labels.names[int(unseen)]!r} in {at} of {split} is in no training row"
+            raise DataError("DATA_LABEL", f"{problem}; add such rows to train or remove these")
+        if lacking := [labels.names[int(one)] for one in sorted(trained - set(part.targets))]:
+            log.notes.append(f"{split}: no row has the label {', '.join(map(repr, lacking))}")
+
+
+def _unchecked(table: Table, task: TaskSpec) -> tuple[datasets.Dataset, list[str]]:
+    """Every row for prediction, with the columns that do not claim to be labels."""
+    checks.check_texts(table, task)
+    arrow = cast("Any", table.rows.with_format("arrow")[:])
+    left_out = {*checks.RESERVED, task.label, *task.label_aliases} & set(table.rows.column_names)
+    others = [name for name in table.rows.column_names if name not in {LINE, *task.text, *left_out}]
+    columns = {name: pa.array(strings(table, name), pa.string()) for name in task.text}
+    columns |= {name: arrow.column(name) for name in others}
+    notes = [f"{table.origin}: column {name!r} is not used for predictions" for name in sorted(left_out)]
+    return datasets.Dataset(pa.table(columns | {"line": arrow.column(LINE)})), notes

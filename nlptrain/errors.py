@@ -1,0 +1,69 @@
+"""What can go wrong, as the user meets it: one exception class per documented exit code.
+
+Every message says what was expected, what was found and what to do. `code` is the stable name that is
+printed as ``nlptrain: error[E_...]: message`` and written to machine-readable results.
+
+exit codes: 0 done, 2 usage or configuration, 3 data, 4 checkpoint or model, 5 diverged, 6 resources,
+7 processes, 130 interrupted, 143 terminated.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class NlptrainError(Exception):
+    """A mistake or a fault that ends the command with `exit_code`.
+
+    Args:
+        code: stable upper-case name without the ``E_`` prefix, e.g. ``DATA_ENCODING``.
+        message: one sentence or more; a list of problems is joined into numbered lines.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, code: str, message: str | Sequence[str]) -> None:
+        self.code = f"E_{code}"
+        self.problems = [message] if isinstance(message, str) else list(message)
+        super().__init__(self._text())
+
+    def _text(self) -> str:
+        if len(self.problems) == 1:
+            return self.problems[0]
+        lines = [f"  {number}. {problem}" for number, problem in enumerate(self.problems, start=1)]
+        return "\n".join([f"{len(self.problems)} problems:", *lines])
+
+
+class ConfigError(NlptrainError):
+    """The command line or the configuration is wrong."""
+
+    exit_code = 2
+
+
+class DataError(NlptrainError):
+    """A data file is missing, unreadable or holds rows that cannot be trained or scored on."""
+
+    exit_code = 3
+
+
+class ModelError(NlptrainError):
+    """A model or checkpoint is missing, incomplete, unsafe or does not fit the task."""
+
+    exit_code = 4
+
+
+class DivergedError(NlptrainError):
+    """Training produced a non-finite loss, gradient or weight."""
+
+    exit_code = 5
+
+
+class ResourceError(NlptrainError):
+    """The machine ran out of memory or disk."""
+
+    exit_code = 6
+
+
+class ProcessError(NlptrainError):
+    """The processes of a distributed run are not the ones that were asked for."""
+
+    exit_code = 7

@@ -1,0 +1,29 @@
+"""Scores of a finished run on a labelled file."""
+
+from typing import Any
+
+from nlptrain.data.load import load_rows
+from nlptrain.inference import OpenRun
+from nlptrain.trainer import score_logits
+
+
+def evaluate(opened: OpenRun, source: str) -> dict[str, Any]:
+    """Every metric of the task on the rows of `source`.
+
+    Returns:
+        JSON-ready: ``metrics`` (name to value, None where undefined), ``undefined`` (name to reason), ``rows``, ``notes``.
+
+    Raises:
+        DataError: unreadable rows, or labels the model does not know.
+    """
+    rows, notes = load_rows(opened.task, source, opened.config.data, opened.labels, need_labels=True)
+    encoded = opened.encode(rows)
+    scores = score_logits(opened.task, opened.logits(encoded), encoded.with_format("numpy")["labels"][:])
+    return {
+        "task": opened.task.name,
+        "source": source,
+        "rows": len(rows),
+        "metrics": scores.values,
+        "undefined": scores.undefined,
+        "notes": notes,
+    }

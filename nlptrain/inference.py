@@ -1,0 +1,76 @@
+"""A finished run, opened for evaluation and prediction."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import Dataset
+from numpy.typing import NDArray
+
+from nlptrain import training_arguments
+from nlptrain.config import load as config_file
+from nlptrain.config.schema import Config
+from nlptrain.data.encode import encode, length_limit
+from nlptrain.data.labels import LabelMap
+from nlptrain.metrics.registry import METRICS
+from nlptrain.models.load import load as load_model
+from nlptrain.run_folder import RunFolder
+from nlptrain.tasks import TaskSpec
+from nlptrain.trainer import FineTuner
+
+_NOTHING_WRITTEN: dict[str, Any] = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """What evaluation and prediction need of a run.
+
+    Attributes:
+        config: the run's resolved configuration.
+        labels: class names in the order of the logits; None for regression.
+        trainer: holds the model; gives logits, on one process or many.
+        max_length: tokens per row.
+    """
+
+    config: Config
+    labels: LabelMap | None
+    trainer: FineTuner
+    max_length: int
+
+    @property
+    def task(self) -> TaskSpec:
+        """The task the run was trained for."""
+        return self.config.spec
+
+    def encode(self, rows: Dataset) -> Dataset:
+        """Token rows as the model expects them."""
+        return encode(rows, self.task, self.trainer.processing_class, self.max_length)
+
+    def logits(self, encoded: Dataset) -> NDArray[Any]:
+        """Logits (n, classes), or scores (n, 1) in the user's unit, in the order of the rows."""
+        return self.trainer.logits(encoded)
+
+
+def open_run(run: RunFolder) -> OpenRun:
+    """Load config and model of a finished run; computes in float32, as `pipeline()` does.
+
+    Raises:
+        ModelError: the run is not finished, or its model is incomplete or unsafe.
+    """
+    run.check_finished()
+    config = config_file.load(run.config)
+    model, tokenizer = load_model(run.model)
+    task = config.spec
+    keep = ("per_device_eval_batch_size", "seed", "dataloader_num_workers")
+    chosen = {k: v for k, v in config.training.items() if k in keep}
+    values = training_arguments.resolve({**chosen, **_NOTHING_WRITTEN, "bf16": False}, run.path)
+    metric = METRICS[task.primary]
+    args = training_arguments.build(values, metric=metric.name, greater_is_better=metric.greater_is_better)
+    labels = None
+    if task.kind == "classification":
+        labels = LabelMap(tuple(model.config.id2label[i] for i in range(model.config.num_labels)))
+    return OpenRun(
+        config=config,
+        labels=labels,
+        trainer=FineTuner(model, args, task=task, tokenizer=tokenizer),
+        max_length=length_limit(tokenizer, model.config, config.data.max_length),
+    )

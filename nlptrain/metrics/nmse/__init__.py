@@ -1,0 +1,1 @@
+"""Normalised mean squared error as a folder for `evaluate.load`."""

@@ -1,0 +1,44 @@
+"""Which metrics exist, for which kind of task, and which direction is better; standard library only."""
+
+import sys
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class MetricSpec:
+    """One metric.
+
+    Attributes:
+        name: the key in configurations and results.
+        kind: what it compares: class ids (classification) or real scores (regression).
+        greater_is_better: the direction that selects checkpoints.
+        worst: finite value that stands for an undefined metric when checkpoints are selected, never in a report.
+        description: one line for listings and reports.
+    """
+
+    name: str
+    kind: Literal["classification", "regression"]
+    greater_is_better: bool
+    worst: float
+    description: str
+
+
+_LARGEST = sys.float_info.max
+
+_ROWS = (
+    MetricSpec("accuracy", "classification", True, 0.0, "share of rows whose class is right"),
+    MetricSpec("f1", "classification", True, 0.0, "F1 of class 1 of two classes, as GLUE counts it"),
+    MetricSpec("f1_macro", "classification", True, 0.0, "unweighted mean of the F1 of every class that occurs"),
+    MetricSpec("balanced_accuracy", "classification", True, 0.0, "mean recall of the classes of the references"),
+    MetricSpec("matthews_correlation", "classification", True, -1.0, "Matthews correlation, 0 for one class only"),
+    MetricSpec("pearson", "regression", True, -1.0, "linear correlation"),
+    MetricSpec("spearman", "regression", True, -1.0, "correlation of ranks, ties averaged"),
+    MetricSpec("mse", "regression", False, _LARGEST, "mean squared error, in squared units of the score"),
+    MetricSpec("rmse", "regression", False, _LARGEST, "root of the mean squared error, in units of the score"),
+    MetricSpec("mae", "regression", False, _LARGEST, "mean absolute error, in units of the score"),
+    MetricSpec("nmse", "regression", False, _LARGEST, "squared error over that of the references' mean: 1 - R2"),
+    MetricSpec("r2", "regression", True, -_LARGEST, "coefficient of determination"),
+)
+
+METRICS: dict[str, MetricSpec] = {row.name: row for row in _ROWS}

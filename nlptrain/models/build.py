@@ -1,0 +1,182 @@
+"""Makes the model that is going to be trained: a pretrained encoder and a new head."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.modeling_utils import PreTrainedModel
+from transformers.models.auto.modeling_auto import AutoModel, AutoModelForSequenceClassification
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from nlptrain.config.schema import ModelConfig
+from nlptrain.errors import ModelError
+from nlptrain.models.checkpoint import LOAD_ERRORS, default_name, load_tokenizer, locate, quiet, read_config
+from nlptrain.models.configuration import Architecture, NlpTrainConfig
+from nlptrain.models.heads import CosineHead
+from nlptrain.models.modeling import NlpTrainForSequenceClassification, encoder_arguments
+from nlptrain.models.target import TargetScale, attach
+from nlptrain.tasks import TaskSpec
+
+# One probability under the names that the encoders' configurations have for it.
+ENCODER_DROPOUTS = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "dropout",
+    "attention_dropout",
+    "embedding_dropout",
+    "mlp_dropout",
+)
+HEAD_DROPOUTS = ("classifier_dropout", "classifier_dropout_prob", "seq_classif_dropout", "cls_dropout")
+
+
+def build(
+    name: str | None,
+    settings: ModelConfig,
+    task: TaskSpec,
+    labels: tuple[str, ...] | None,
+    target: TargetScale | None,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Model to train, float32, with the weights of a pretrained encoder and a newly initialised head.
+
+    A regression answers in the user's unit; a stock one through `nlptrain.models.target.attach`, and has to be
+    folded before it is saved.
+
+    Args:
+        name: a folder, a Hub id or ``package://import.name/path``; None: all-MiniLM-L6-v2.
+        settings: architecture, pooling, output and dropout.
+        task: kind and number of texts.
+        labels: class names in the order of their ids; None for a regression.
+        target: unit and range of the scores; None for a classification.
+
+    Raises:
+        ModelError: the checkpoint is missing, unsafe or incomplete, or does not fit `settings` and `task`.
+    """
+    is_classification = task.kind == "classification"
+    if (labels is not None, target is not None) != (is_classification, not is_classification):
+        raise ModelError("MODEL_LABELS", f"a {task.kind} needs {'labels' if is_classification else 'a target'} only")
+    if settings.architecture == "bi_encoder" and not task.is_pair:
+        raise ModelError("MODEL_PAIR", f"a bi_encoder needs a pair of texts, task {task.name!r} has one")
+    folder = locate(name or default_name())
+    with quiet():
+        config = read_config(folder)
+        _set_dropout(config, settings.dropout, ENCODER_DROPOUTS)
+        tokenizer = load_tokenizer(folder, _vocab_size(config, folder))
+        if settings.architecture == "stock":
+            return _stock(folder, config, settings.dropout, labels, target), tokenizer
+        return _own(folder, config, settings, labels, target, tokenizer), tokenizer
+
+
+def _set_dropout(config: PreTrainedConfig, dropout: float, names: tuple[str, ...]) -> None:
+    for name in names:
+        if hasattr(config, name):
+            setattr(config, name, dropout)
+
+
+def _vocab_size(config: PreTrainedConfig, folder: Path) -> int:
+    size = getattr(config, "vocab_size", None)
+    if not isinstance(size, int):
+        raise ModelError("MODEL_CONFIG", f"{folder}: expected a text encoder, found model type {config.model_type!r}")
+    return size
+
+
+def _label_fields(labels: tuple[str, ...] | None) -> dict[str, Any]:
+    """The fields of a configuration that say what the outputs mean."""
+    names = labels or ("score",)
+    return {
+        "id2label": dict(enumerate(names)),
+        "label2id": {name: number for number, name in enumerate(names)},
+        "problem_type": "single_label_classification" if labels else "regression",
+    }
+
+
+def _read_weights(
+    auto: type[AutoModel] | type[AutoModelForSequenceClassification], folder: Path, **arguments: Any
+) -> tuple[Any, dict[str, set[str]]]:
+    """Model and what its checkpoint lacked or had too much of."""
+    safe = {"trust_remote_code": False, "use_safetensors": True, "local_files_only": True}
+    try:
+        model, info = auto.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, **safe, **arguments)
+    except LOAD_ERRORS as error:
+        raise ModelError("MODEL_WEIGHTS", f"{folder}: the weights cannot be read: {error}") from error
+    return model, info
+
+
+def _refuse_part_of_encoder(folder: Path, encoder: PreTrainedModel, info: dict[str, set[str]]) -> None:
+    """A pooler and a head may be new or left over; of the encoder every weight is needed, and none may be dropped."""
+    prefix = f"{encoder.base_model_prefix}."  # stands before the encoder's names in checkpoints that have a head
+    parts = {name for name, _ in encoder.named_children()} - {"pooler"}
+    found = [
+        f"{kind}: {key}"
+        for kind in ("missing", "unexpected")
+        for key in sorted(info[f"{kind}_keys"])
+        if key.removeprefix(prefix).split(".")[0] in parts
+    ]
+    if found:
+        raise ModelError(
+            "MODEL_WEIGHTS",
+            f"{folder}: the checkpoint must hold exactly the weights of its encoder, found {', '.join(found)}; "
+            "use a complete checkpoint whose config.json belongs to it",
+        )
+
+
+def _stock(
+    folder: Path,
+    config: PreTrainedConfig,
+    dropout: float,
+    labels: tuple[str, ...] | None,
+    target: TargetScale | None,
+) -> PreTrainedModel:
+    _set_dropout(config, dropout, HEAD_DROPOUTS)
+    for field, value in _label_fields(labels).items():
+        setattr(config, field, value)
+    model, info = _read_weights(AutoModelForSequenceClassification, folder, config=config)
+    _refuse_part_of_encoder(folder, model.base_model, info)
+    model.accepts_loss_kwargs = False  # its loss is a plain mean, although its forward takes any keyword
+    if target is not None:
+        attach(model, target)
+    return model
+
+
+def _own(
+    folder: Path,
+    config: PreTrainedConfig,
+    settings: ModelConfig,
+    labels: tuple[str, ...] | None,
+    target: TargetScale | None,
+    tokenizer: PreTrainedTokenizerBase,
+) -> PreTrainedModel:
+    encoder, info = _read_weights(AutoModel, folder, config=config, **encoder_arguments(config))
+    _refuse_part_of_encoder(folder, encoder, info)
+    encoder.config.name_or_path = ""  # a trained model does not tell where on this disk it came from
+    model = NlpTrainForSequenceClassification(_own_config(encoder.config, settings, labels, target, tokenizer))
+    model.encoder = encoder
+    if target is not None and isinstance(model.head, CosineHead):
+        model.head.span((target.low - target.mean) / target.scale, (target.high - target.mean) / target.scale)
+    return model
+
+
+def _own_config(
+    encoder: PreTrainedConfig,
+    settings: ModelConfig,
+    labels: tuple[str, ...] | None,
+    target: TargetScale | None,
+    tokenizer: PreTrainedTokenizerBase,
+) -> NlpTrainConfig:
+    unit: dict[str, Any] = {} if target is None else {"target_mean": target.mean, "target_scale": target.scale}
+    try:
+        return NlpTrainConfig(
+            encoder=encoder,
+            architecture=cast(Architecture, settings.architecture),
+            pooling=settings.pooling,
+            output=settings.output,
+            head_dropout=settings.dropout,
+            cls_token_id=tokenizer.cls_token_id,
+            separator_token_id=tokenizer.sep_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            **unit,
+            **_label_fields(labels),
+        )
+    except StrictDataclassError as error:
+        raise ModelError("MODEL_CONFIG", str(error)) from error

@@ -1,0 +1,60 @@
+"""Reading of a trained model, stock or ours, with every weight accounted for."""
+
+from pathlib import Path
+
+import torch
+from transformers.modeling_utils import PreTrainedModel
+from transformers.models.auto.modeling_auto import AutoModelForSequenceClassification
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from nlptrain.errors import ModelError
+from nlptrain.models.checkpoint import LOAD_ERRORS, load_tokenizer, quiet, read_config
+from nlptrain.models.modeling import NlpTrainForSequenceClassification, refuse_incomplete
+
+
+def load(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Model in evaluation mode, float32, and its tokeniser.
+
+    Raises:
+        ModelError: the folder is missing, incomplete or brings code; a weight is missing, unexpected or of another
+            shape; the tokeniser does not fit.
+    """
+    with quiet():
+        config = read_config(folder)
+        try:
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                folder,
+                config=config,
+                dtype=torch.float32,
+                trust_remote_code=False,
+                use_safetensors=True,
+                local_files_only=True,
+                ignore_mismatched_sizes=True,  # so that they are reported with the others
+                output_loading_info=True,
+            )
+        except LOAD_ERRORS as error:
+            raise ModelError("MODEL_WEIGHTS", f"{folder}: the weights cannot be read: {error}") from error
+        refuse_incomplete(folder, info)
+        tokenizer = load_tokenizer(folder, model.get_input_embeddings().num_embeddings)
+    if not isinstance(model, NlpTrainForSequenceClassification):
+        model.accepts_loss_kwargs = False
+    return model, tokenizer
+
+
+def check_labels(model: PreTrainedModel, labels: tuple[str, ...] | None) -> None:
+    """Check that the model's class ids mean what the task means by them; None: the task is a regression.
+
+    Raises:
+        ModelError: another number, order or spelling of the labels, or another kind of task.
+    """
+    is_regression = model.config.problem_type == "regression"
+    if labels is None and is_regression:
+        return
+    expected = "a regression" if labels is None else f"labels {dict(enumerate(labels))}"
+    found = "a regression" if is_regression else f"labels {dict(sorted((model.config.id2label or {}).items()))}"
+    if expected != found:
+        raise ModelError(
+            "MODEL_LABELS",
+            f"the task has {expected}, the model has {found}; "
+            "use the model that was trained on this task, or name the task's labels in the model's order",
+        )

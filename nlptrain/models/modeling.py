@@ -1,0 +1,137 @@
+"""Our model: any text encoder, a pooling and a head. Importing this module registers it with the Auto classes."""
+
+import inspect
+import os
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.modeling_utils import PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_MAPPING, AutoModel, AutoModelForSequenceClassification
+
+from nlptrain.errors import ModelError
+from nlptrain.models.configuration import NlpTrainConfig
+from nlptrain.models.heads import CosineHead, LinearHead
+from nlptrain.models.loss import per_row_loss
+from nlptrain.models.pairs import SpecialTokens, split_pairs
+from nlptrain.models.pooling import POOLINGS
+
+
+def encoder_arguments(config: PreTrainedConfig) -> dict[str, Any]:
+    """Arguments that build the encoder of `config` without its pooling layer, which would never see a gradient."""
+    parameters = inspect.signature(MODEL_MAPPING[type(config)]).parameters
+    return {"add_pooling_layer": False} if "add_pooling_layer" in parameters else {}
+
+
+def refuse_incomplete(source: str | os.PathLike[str], info: dict[str, Any]) -> None:
+    """Check what `from_pretrained(..., output_loading_info=True)` reports.
+
+    Raises:
+        ModelError: a weight is missing, unexpected or of another shape; the message names them.
+    """
+    kinds = ("missing", "unexpected", "mismatched")
+    found = [f"{kind}: {', '.join(sorted(map(str, info[f'{kind}_keys'])))}" for kind in kinds if info[f"{kind}_keys"]]
+    if found:
+        raise ModelError(
+            "MODEL_WEIGHTS",
+            f"{source}: the weights must be exactly those of the model, found {'; '.join(found)}; "
+            "the folder is damaged or from another version: restore it or train again",
+        )
+
+
+class NlpTrainForSequenceClassification(PreTrainedModel):
+    """Encoder, pooling and head for one text or a pair of texts.
+
+    Takes the joint encoding ``[CLS] a [SEP] b [SEP]`` of a pair whatever the architecture.
+    """
+
+    config_class = NlpTrainConfig
+    config: NlpTrainConfig
+    base_model_prefix = "encoder"
+    supports_gradient_checkpointing = True
+    # The encoder decides for itself; these only let a user ask for an implementation through our model.
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
+    # Our loss is a plain mean. Without this, the Trainer neither divides it by the accumulation steps
+    # nor leaves it alone between processes.
+    accepts_loss_kwargs = False
+
+    def __init__(self, config: NlpTrainConfig) -> None:
+        super().__init__(config)
+        encoder_config = cast(PreTrainedConfig, config.encoder)  # a dict has become one in the configuration's init
+        self.encoder = AutoModel.from_config(encoder_config, **encoder_arguments(encoder_config))
+        self.head = CosineHead() if config.output == "cosine" else self._linear_head()
+        self.post_init()
+
+    def _linear_head(self) -> LinearHead:
+        texts = 2 if self.config.architecture == "bi_encoder" else 1
+        outputs = cast(int, self.config.num_labels)
+        return LinearHead(self.encoder.config.hidden_size, texts, outputs, self.config.head_dropout)
+
+    @torch.no_grad()
+    def _init_weights(self, module: torch.nn.Module) -> None:
+        """Nothing: the encoder and the head initialise themselves, and an incomplete checkpoint is refused."""
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As `PreTrainedModel.from_pretrained`, but never with a weight that is not the checkpoint's.
+
+        Raises:
+            ModelError: a weight is missing, unexpected or of another shape.
+        """
+        wants_info = kwargs.pop("output_loading_info", False)
+        loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        refuse_incomplete(pretrained_model_name_or_path, loaded[1])
+        return loaded if wants_info else loaded[0]
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_type_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> SequenceClassifierOutput:
+        """Score a batch.
+
+        Args:
+            input_ids: (B, T) tokens of a text, or of both texts of a pair.
+            attention_mask: (B, T), 1 at real tokens.
+            token_type_ids: (B, T), 1 at the second text, where the tokeniser has types.
+            labels: (B,) class ids, or scores in the user's unit.
+
+        Returns:
+            logits (B, C), of a regression (B, 1) in the user's unit; with labels also the mean of `per_row_loss`.
+
+        Raises:
+            DataError: a bi-encoder met a row with one text.
+        """
+        embeddings = self.embed(input_ids, attention_mask, token_type_ids)
+        with torch.autocast(input_ids.device.type, enabled=False):
+            logits = self.head(*embeddings) * self.config.target_scale + self.config.target_mean
+        loss = None
+        if labels is not None:
+            scale = self.config.target_scale if self.config.problem_type == "regression" else None
+            loss = per_row_loss(logits, labels, scale=scale).mean()
+        return SequenceClassifierOutput(loss=loss, logits=logits)
+
+    def embed(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> tuple[Tensor, ...]:
+        """Embeddings (B, H) in float32: one of the whole sequence, or of a bi-encoder one for each text."""
+        if self.config.architecture == "cross_encoder":
+            return (self._pooled(input_ids, attention_mask, token_type_ids),)
+        types = token_type_ids if getattr(self.encoder.config, "type_vocab_size", 0) >= 2 else None
+        ids, mask = split_pairs(input_ids, attention_mask, types, self._special_tokens())
+        return self._pooled(ids, mask, None).chunk(2)
+
+    def _pooled(self, ids: Tensor, mask: Tensor, types: Tensor | None) -> Tensor:
+        takes_types = "token_type_ids" in inspect.signature(self.encoder.forward).parameters
+        extra = {"token_type_ids": types} if takes_types and types is not None else {}
+        states = self.encoder(input_ids=ids, attention_mask=mask, **extra).last_hidden_state
+        return POOLINGS[self.config.pooling](states.float(), mask)
+
+    def _special_tokens(self) -> SpecialTokens:
+        ids = (self.config.cls_token_id, self.config.separator_token_id, self.config.pad_token_id)
+        return SpecialTokens(*(token for token in ids if token is not None))
+
+
+AutoModelForSequenceClassification.register(NlpTrainConfig, NlpTrainForSequenceClassification, exist_ok=True)

@@ -1,0 +1,89 @@
+"""The unit of a regression: models learn standardised scores and answer in the user's unit."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.modeling_utils import PreTrainedModel
+
+from nlptrain.errors import DataError, ModelError
+from nlptrain.models.loss import per_row_loss
+
+_ATTACHED: WeakKeyDictionary[nn.Module, RemovableHandle] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class TargetScale:
+    """Scores in the user's unit are ``z * scale + mean``.
+
+    Attributes:
+        mean: mean of the training scores.
+        scale: their population standard deviation, above 0.
+        low: lowest score that can occur, in the user's unit.
+        high: highest score that can occur.
+    """
+
+    mean: float
+    scale: float
+    low: float
+    high: float
+
+    @classmethod
+    def fit(cls, scores: Sequence[float], label_range: tuple[float, float] | None) -> "TargetScale":
+        """Unit of the training `scores`; `label_range` is the range of valid scores, where the task has one.
+
+        Raises:
+            DataError: no scores, a score that is not finite, or all scores the same.
+        """
+        values = np.asarray(scores, dtype=np.float64)
+        if values.size == 0 or not np.isfinite(values).all() or values.min() == values.max():
+            raise DataError("DATA_LABEL", "training scores must be finite numbers, at least two of them different")
+        low, high = label_range or (values.min(), values.max())
+        return cls(mean=float(values.mean()), scale=float(values.std()), low=float(low), high=float(high))
+
+
+def attach(model: PreTrainedModel, target: TargetScale) -> None:
+    """Let a stock regression model answer in the user's unit while it is trained; `fold` makes that permanent.
+
+    Raises:
+        ModelError: the model already does.
+    """
+    if model in _ATTACHED:
+        raise ModelError("MODEL_TARGET", "the model already answers in the user's unit; attach a target once")
+
+    def to_user_unit(
+        _: nn.Module, args: tuple[Any, ...], inputs: dict[str, Any], output: SequenceClassifierOutput
+    ) -> SequenceClassifierOutput:
+        output.logits = cast(Tensor, output.logits).float() * target.scale + target.mean
+        if inputs.get("labels") is not None:
+            output.loss = per_row_loss(output.logits, inputs["labels"], scale=target.scale).mean()
+        return output
+
+    _ATTACHED[model] = model.register_forward_hook(to_user_unit, with_kwargs=True)
+
+
+@torch.no_grad()
+def fold(model: PreTrainedModel, target: TargetScale) -> None:
+    """Undo `attach` and put the unit into the last linear layer instead: the saved model is purely stock.
+
+    Raises:
+        ModelError: nothing is attached, or it is not clear which layer gives the score.
+    """
+    if model not in _ATTACHED:
+        raise ModelError("MODEL_TARGET", "the model does not answer in the user's unit; there is nothing to fold")
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == 1 and m.bias is not None]
+    if len(layers) != 1:
+        raise ModelError(
+            "MODEL_TARGET",
+            f"expected one linear layer with a bias and one output in {type(model).__name__}, found {len(layers)}; "
+            "use architecture cross_encoder for this encoder",
+        )
+    _ATTACHED.pop(model).remove()
+    layers[0].weight.mul_(target.scale)
+    layers[0].bias.mul_(target.scale).add_(target.mean)

@@ -1,0 +1,187 @@
+"""The whole program in one function: config -> data -> model -> trainer -> train -> evaluate -> results."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+
+from nlptrain import callbacks, processes, results, training_arguments
+from nlptrain.config import load as config_file
+from nlptrain.config.schema import Config
+from nlptrain.data.encode import encode, length_facts, length_limit
+from nlptrain.data.load import Splits, load_splits
+from nlptrain.errors import ModelError
+from nlptrain.metrics.registry import METRICS
+from nlptrain.metrics.scores import Scores
+from nlptrain.models.build import build
+from nlptrain.models.target import TargetScale, fold
+from nlptrain.results import RunResult
+from nlptrain.run_folder import RunFolder
+from nlptrain.train import fit
+from nlptrain.trainer import FineTuner, score_logits
+
+logger = logging.getLogger(__name__)
+# What may differ between a run and its continuation: none of it changes what a step learns.
+HARMLESS = ("resume_from_checkpoint", "logging_steps", "report_to", "save_total_limit", "num_train_epochs", "max_steps")
+
+
+def run(config: Config, *, resume: bool = False) -> RunResult:
+    """Fine-tune, evaluate and write a run folder.
+
+    Args:
+        config: a checked configuration with ``training.output_dir``.
+        resume: continue from the newest checkpoint of that folder.
+
+    Raises:
+        NlptrainError: one of its kinds, each with its exit code.
+    """
+    clock = Clock()
+    processes.start()
+    folder = RunFolder(Path(config.training["output_dir"]))
+    config = resolve(config, folder, resume=resume)
+    splits = load_splits(config.spec, config.data, seed=config.training["seed"])
+    for note in splits.notes:
+        logger.info("%s", note)
+    work = assemble(config, splits, folder)
+    clock.lap("prepare")
+    trained = fit(work.trainer, folder, resume=config.training.get("resume_from_checkpoint") or resume)
+    work.finish()
+    clock.lap("train")
+    scores = {split: _score(work.trainer, rows) for split, rows in work.labelled().items()}
+    clock.lap("evaluate")
+    result = _record(work, splits, trained, scores, clock.seconds)
+    if processes.is_main():
+        work.model.save_pretrained(folder.model)
+        work.tokenizer.save_pretrained(folder.model)
+        result.write(folder.results)
+    processes.wait_for_all()
+    work.trainer.end()
+    return result
+
+
+class Clock:
+    """Seconds of each stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """The stage that ends now."""
+        now = perf_counter()
+        self.seconds[stage], self._last = now - self._last, now
+
+
+@dataclass(frozen=True)
+class Work:
+    """Everything a run is made of, ready to train."""
+
+    config: Config
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    target: TargetScale | None
+    encoded: dict[str, Dataset]
+    max_length: int
+    trainer: FineTuner
+
+    def labelled(self) -> dict[str, Dataset]:
+        """The splits that can be scored, training rows left out."""
+        return {s: rows for s, rows in self.encoded.items() if s != "train" and "labels" in rows.column_names}
+
+    def finish(self) -> None:
+        """Put the target scale into a stock regression model, so that it is a purely stock one that needs nothing of ours."""
+        if self.target and self.config.model.architecture == "stock":
+            fold(self.model, self.target)
+
+
+def resolve(config: Config, folder: RunFolder, *, resume: bool) -> Config:
+    """Defaults filled in and every ``auto`` decided.
+
+    Raises:
+        ConfigError: the run folder is taken.
+        ModelError: the run to continue was made with other settings; lists key, old and new.
+    """
+    folder.check_free(resume=resume)
+    config = config.model_copy(update={"training": training_arguments.resolve(config.training, folder.path)})
+    if resume:
+        changed = list(
+            _changes(config_file.load(folder.config).model_dump(mode="json"), config.model_dump(mode="json"))
+        )
+        if changed:
+            raise ModelError("RESUME", [f"{folder.path}: cannot continue with another {line}" for line in changed])
+    return config
+
+
+def assemble(config: Config, splits: Splits, folder: RunFolder) -> Work:
+    """Build model, token rows and trainer; creates the run folder."""
+    task, training = config.spec, config.training
+    set_seed(training["seed"])
+    target = None
+    if task.kind == "regression":
+        target = TargetScale.fit(splits.rows["train"]["label"][:], task.label_range)
+    names = splits.labels.names if splits.labels else None
+    model, tokenizer = build(config.model.name, config.model, task, names, target)
+    limit = length_limit(tokenizer, model.config, config.data.max_length)
+    encoded = {split: encode(rows, task, tokenizer, limit) for split, rows in splits.rows.items()}
+    metric = METRICS[task.primary]
+    args = training_arguments.build(training, metric=metric.name, greater_is_better=metric.greater_is_better)
+    folder.create()
+    if processes.is_main():
+        folder.config.write_text(config_file.dump(config), encoding="utf-8")
+    trainer = FineTuner(
+        model,
+        args,
+        task=task,
+        tokenizer=tokenizer,
+        target_scale=target.scale if target else None,
+        train_rows=encoded["train"],
+        eval_rows=encoded["validation"],
+        callbacks=callbacks.build(task, config.early_stopping, folder),
+    )
+    return Work(config, model, tokenizer, target, encoded, limit, trainer)
+
+
+def _score(trainer: FineTuner, rows: Dataset) -> Scores:
+    return score_logits(trainer.task, trainer.logits(rows), rows.with_format("numpy")["labels"][:])
+
+
+def _changes(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    lines = []
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            lines += _changes(before, after, f"{prefix}{key}.")
+        elif before != after and key not in HARMLESS:
+            lines.append(f"{prefix}{key}: {before!r} in the run, {after!r} now")
+    return lines
+
+
+def _record(
+    work: Work, splits: Splits, trained: dict[str, Any], scores: dict[str, Scores], seconds: dict[str, float]
+) -> RunResult:
+    task, settings = work.config.spec, work.config.model
+    return RunResult(
+        task=task.name,
+        kind=task.kind,
+        metrics={split: found.values for split, found in scores.items()},
+        undefined={split: found.undefined for split, found in scores.items() if found.undefined},
+        rows={split: len(rows) for split, rows in work.encoded.items()},
+        data=splits.facts | {"tokens": {split: length_facts(rows) for split, rows in work.encoded.items()}},
+        model={
+            **settings.model_dump(mode="json"),
+            "name": work.model.name_or_path or settings.name,
+            "parameters": work.model.num_parameters(),
+            "max_length": work.max_length,
+            "labels": list(splits.labels.names) if splits.labels else None,
+        },
+        training={**trained, "bf16": work.config.training["bf16"]},
+        environment=results.environment(work.trainer.args.world_size),
+        seed=work.config.training["seed"],
+        seconds=seconds,
+        notes=splits.notes,
+        best_step=trained["best_step"],
+    )

@@ -1,0 +1,82 @@
+"""The run folder: the one place a run writes to, and the contract between the commands."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from nlptrain.errors import ConfigError, ModelError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Names inside a run folder.
+
+    ``config.yaml`` (resolved), ``results.json``, ``history.jsonl`` (one line per log), ``model/`` (what `from_pretrained`
+    loads), ``checkpoints/`` (what ``--resume`` needs).
+    """
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration; its presence makes a folder a run folder."""
+        return self.path / "config.yaml"
+
+    @property
+    def results(self) -> Path:
+        """Scores and facts, strict JSON."""
+        return self.path / "results.json"
+
+    @property
+    def history(self) -> Path:
+        """Losses, rates and evaluations as they happened."""
+        return self.path / "history.jsonl"
+
+    @property
+    def model(self) -> Path:
+        """Weights, configuration and tokenizer of the chosen model."""
+        return self.path / "model"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Everything that is needed to go on."""
+        return self.path / "checkpoints"
+
+    def check_free(self, *, resume: bool) -> None:
+        """Refuse a folder that is not ours, holds another run, or cannot be written; nothing is created.
+
+        Raises:
+            ConfigError: with what to do instead.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise ConfigError("RUN_FOLDER", f"training.output_dir: {self.path} is a file; name a folder")
+        if resume:
+            self.check_run()
+        elif self.path.is_dir() and any(self.path.iterdir()):
+            what = "holds a run: continue it with --resume" if self.config.is_file() else "is not empty"
+            raise ConfigError("RUN_FOLDER", f"training.output_dir: {self.path} {what}, or name another folder")
+
+    def check_run(self) -> None:
+        """Raise `ModelError` unless this is a run folder."""
+        if not self.config.is_file():
+            raise ModelError(
+                "RUN", f"{self.path}: expected a run folder with config.yaml, as `nlptrain train` writes it"
+            )
+
+    def check_finished(self) -> None:
+        """Raise `ModelError` unless there is a model to evaluate or predict with."""
+        self.check_run()
+        if not (self.model / "config.json").is_file():
+            raise ModelError("RUN", f"{self.path}: no model/ yet; finish the run with `nlptrain train ... --resume`")
+
+    def create(self) -> None:
+        """Make the folder.
+
+        Raises:
+            ConfigError: the place cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                "RUN_FOLDER", f"training.output_dir: cannot create {self.path}: {error.strerror}"
+            ) from None

@@ -1,0 +1,215 @@
+"""The commands as a user gives them: the whole way from a CSV to predictions, and what wrong input gets."""
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from nlptrain import cli
+from tests.tiny import tiny_model_dir
+
+POSITIVE, NEGATIVE = ["good", "fine", "great", "happy"], ["bad", "poor", "awful", "sad"]
+RUN_FILES = {"config.yaml", "results.json", "history.jsonl", "model", "checkpoints"}
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def nlptrain(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    def call(*words: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["nlptrain", *map(str, words)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return Done(code, *capsys.readouterr())
+
+    return call
+
+
+def sentences(count: int, seed: int) -> list[tuple[str, str]]:
+    rng = np.random.default_rng(seed)
+    rows = []
+    for number in range(count):
+        label = ("negative", "positive")[number % 2]
+        words = [*rng.choice(POSITIVE if number % 2 else NEGATIVE, 2), *rng.choice(["film", "story", "dog", "a", "the"], 6)]
+        rows.append((" ".join(rng.permutation(words)) + f" {seed} {'x' * (number % 7)} {number}", label))
+    return rows
+
+
+def write_csv(path: Path, rows: list[tuple[Any, ...]], header: tuple[str, ...] = ("text", "label")) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
+
+
+@pytest.fixture
+def card(tmp_path: Path) -> Path:
+    """A classification experiment on a tiny random model that takes a second."""
+    model = tiny_model_dir(tmp_path / "tiny", dropout=0.0)
+    write_csv(tmp_path / "train.csv", sentences(120, 0))
+    write_csv(tmp_path / "test.csv", sentences(31, 1))
+    path = tmp_path / "card.yaml"
+    path.write_text(
+        "task: {name: words, kind: classification, labels: [negative, positive]}\n"
+        f"data: {{train: {tmp_path}/train.csv, test: {tmp_path}/test.csv}}\n"
+        f"model: {{name: {model}, dropout: 0.0}}\n"
+        f"training: {{output_dir: {tmp_path}/run, num_train_epochs: 3, learning_rate: 0.01, "
+        "per_device_train_batch_size: 8}\n",
+        encoding="utf-8",
+    )
+    return path
+
+
+def test_from_csv_to_predictions(nlptrain: Callable[..., Done], card: Path, tmp_path: Path) -> None:
+    trained = nlptrain("train", card, "--json")
+    assert trained.code == 0, trained.err
+    run, result = tmp_path / "run", json.loads(trained.out)
+    assert {path.name for path in run.iterdir()} == RUN_FILES
+    assert result["metrics"]["test"]["accuracy"] > 0.9
+    assert result["rows"] == {"train": 108, "validation": 12, "test": 31}
+
+    evaluated = json.loads(nlptrain("evaluate", run, "--data", tmp_path / "test.csv", "--json").out)
+    assert evaluated["metrics"] == pytest.approx(result["metrics"]["test"], abs=1e-6)
+
+    predicted = nlptrain("predict", run, "--data", tmp_path / "test.csv", "--output", tmp_path / "out.csv")
+    assert predicted.code == 0, predicted.err
+    with (tmp_path / "out.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    truth = sentences(31, 1)
+    assert [row["text"] for row in rows] == [text for text, _ in truth]
+    right = np.mean([row["prediction"] == label for row, (_, label) in zip(rows, truth, strict=True)])
+    assert right == pytest.approx(evaluated["metrics"]["accuracy"])
+
+
+def test_pipeline_serves_the_same_probabilities(nlptrain: Callable[..., Done], card: Path, tmp_path: Path) -> None:
+    assert nlptrain("train", card, "training.max_steps=3").code == 0
+    nlptrain("predict", tmp_path / "run", "--data", tmp_path / "test.csv", "--output", tmp_path / "out.jsonl")
+    ours = [json.loads(line)["probability_positive"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    from transformers import pipeline
+
+    serve = pipeline("text-classification", model=str(tmp_path / "run" / "model"), device="cpu")
+    found = serve([text for text, _ in sentences(31, 1)], top_k=None)
+    theirs = [next(one["score"] for one in row if one["label"] == "positive") for row in found]
+    assert ours == pytest.approx(theirs, abs=1e-6)
+
+
+def test_two_runs_with_one_seed_are_bitwise_equal(nlptrain: Callable[..., Done], card: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        assert nlptrain("train", card, f"training.output_dir={tmp_path / name}", "model.dropout=0.1").code == 0
+    one, two = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("one", "two"))
+    assert all(one[key].equal(two[key]) for key in one)
+    histories = [(tmp_path / name / "history.jsonl").read_text().splitlines() for name in ("one", "two")]
+    losses = [[entry.get("loss") for entry in map(json.loads, lines)] for lines in histories]
+    assert losses[0] == losses[1]
+
+
+def test_regression_answers_in_the_users_unit(nlptrain: Callable[..., Done], card: Path, tmp_path: Path) -> None:
+    rows = [(text, 1000 + 50 * (label == "positive")) for text, label in sentences(120, 0)]
+    write_csv(tmp_path / "train.csv", rows, ("text", "score"))
+    write_csv(tmp_path / "test.csv", [(t, 1000 + 50 * (b == "positive")) for t, b in sentences(31, 1)], ("text", "score"))
+    text = card.read_text().replace("{name: words, kind: classification, labels: [negative, positive]}", "REGRESSION")
+    card.write_text(text.replace("REGRESSION", "{name: words, kind: regression, label: score, range: [900, 1100]}"))
+    for architecture in ("cross_encoder", "stock"):
+        run = tmp_path / architecture
+        done = nlptrain("train", card, f"model.architecture={architecture}", f"training.output_dir={run}", "--json")
+        metrics = json.loads(done.out)["metrics"]["test"]
+        assert metrics["nmse"] < 0.5
+        assert metrics["mse"] == pytest.approx(metrics["nmse"] * 25**2, rel=0.01)
+        evaluated = json.loads(nlptrain("evaluate", run, "--data", tmp_path / "test.csv", "--json").out)["metrics"]
+        assert evaluated == pytest.approx(metrics, rel=1e-4)
+
+
+def test_a_stopped_run_continues_to_the_same_weights(nlptrain: Callable[..., Done], card: Path, tmp_path: Path) -> None:
+    assert nlptrain("train", card, "training.save_total_limit=9").code == 0
+    again = tmp_path / "again"
+    assert nlptrain("train", card, f"training.output_dir={again}", "training.save_total_limit=9").code == 0
+    for path in (again / "model", *again.glob("checkpoints/checkpoint-42")):
+        subprocess.run(["rm", "-r", str(path)], check=True)
+    assert nlptrain("train", card, f"training.output_dir={again}", "--resume").code == 0
+    one, two = (load_file(run / "model" / "model.safetensors") for run in (tmp_path / "run", again))
+    assert all(one[key].equal(two[key]) for key in one)
+
+
+def test_continuing_with_another_setting_is_refused_by_name(nlptrain: Callable[..., Done], card: Path) -> None:
+    assert nlptrain("train", card, "training.max_steps=2").code == 0
+    done = nlptrain("train", card, "training.seed=7", "--resume")
+    assert done.code == 4
+    assert "training.seed: 42 in the run, 7 now" in done.err
+
+
+def test_a_folder_that_is_not_empty_is_left_alone(nlptrain: Callable[..., Done], card: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("mine")
+    done = nlptrain("train", card)
+    assert (done.code, [path.name for path in (tmp_path / "run").iterdir()]) == (2, ["thesis.txt"])
+
+
+def test_check_says_rows_steps_and_balance_and_writes_nothing(
+    nlptrain: Callable[..., Done], card: Path, tmp_path: Path
+) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    facts = json.loads(nlptrain("check", card, "--json").out)
+    assert facts["steps"]["total"] == 3 * 14
+    assert facts["data"]["train"]["labels"] == {"negative": 54, "positive": 54}
+    assert facts["memory"]["parameters"] > 10_000
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("rows", "header", "code", "expected"),
+    [
+        ([("good film", "positive")] * 3, ("text", "lable"), 3, "did you mean"),
+        ([("good", "positive"), ("bad", "negative"), ("fine", "positive")], ("text", "label"), 3, "rows"),
+        ([], ("text", "label"), 3, "no rows"),
+    ],
+)
+def test_a_wrong_file_is_one_sentence_and_exit_code_3(
+    nlptrain: Callable[..., Done], card: Path, tmp_path: Path, rows: list[Any], header: Any, code: int, expected: str
+) -> None:
+    write_csv(tmp_path / "train.csv", rows, header)
+    done = nlptrain("train", card)
+    assert done.code == code
+    assert expected in done.err
+    assert "Traceback" not in done.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_latin_1_is_named_with_its_place_and_read_when_asked(
+    nlptrain: Callable[..., Done], card: Path, tmp_path: Path
+) -> None:
+    text = (tmp_path / "train.csv").read_text(encoding="utf-8").replace("film", "caf\u00e9")
+    (tmp_path / "train.csv").write_text(text, encoding="latin-1")
+    refused = nlptrain("check", card)
+    assert (refused.code, "data.encoding: latin-1" in refused.err) == (3, True)
+    (tmp_path / "test.csv").write_text((tmp_path / "test.csv").read_text("utf-8"), encoding="latin-1")
+    assert nlptrain("check", card, "data.encoding=latin-1").code == 0
+
+
+def test_an_error_is_one_json_document_when_asked(nlptrain: Callable[..., Done], card: Path) -> None:
+    done = nlptrain("train", card, "training.learning_rat=1", "--json")
+    assert json.loads(done.out)["exit_code"] == done.code == 2
+    assert "learning_rate" in done.err
+
+
+@pytest.mark.parametrize("words", [["trian"], ["train"], ["predict", "x", "--data"]])
+def test_a_wrong_command_line_is_exit_code_2(nlptrain: Callable[..., Done], words: list[str]) -> None:
+    done = nlptrain(*words)
+    assert done.code == 2
+    assert done.err.startswith("nlptrain: error[E_USAGE]:")
+
+
+def test_tasks_lists_the_nine_of_glue(nlptrain: Callable[..., Done]) -> None:
+    assert set(json.loads(nlptrain("tasks", "--json").out)) == set("cola sst2 mrpc stsb qqp mnli qnli rte wnli".split())

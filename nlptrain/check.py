@@ -65,8 +65,8 @@ def _steps(training: dict[str, Any], rows: int) -> dict[str, Any]:
 def _memory(model_config: Any, training: dict[str, Any], lengths: dict[str, float]) -> dict[str, Any]:
     """Bytes: four copies of the weights, and the activations of the longest batch.
 
-    Activations by Korthikanti et al. 2022 (arXiv 2205.05198, eq. 2), s·b·h·(34 + 5·a·s/h) bytes a layer in 16 bits; twice
-    that in 32.
+    Activations by Korthikanti et al. 2022 (arXiv 2205.05198, eq. 2): s·b·h·(34 + 5·a·s/h) bytes a layer in 16 bits,
+    twice that in 32.
     """
     with torch.device("meta"):
         parameters = sum(p.numel() for p in AutoModel.from_config(model_config).parameters())
@@ -76,9 +76,8 @@ def _memory(model_config: Any, training: dict[str, Any], lengths: dict[str, floa
     )
     activations = None
     if hidden and heads and layers:
-        activations = (
-            length * size * hidden * (34 + 5 * heads * length / hidden) * layers * (1 if training["bf16"] else 2)
-        )
+        per_layer = length * size * hidden * (34 + 5 * heads * length / hidden)
+        activations = per_layer * layers * (1 if training["bf16"] else 2)
     weights = parameters * BYTES_PER_FLOAT * COPIES_OF_THE_WEIGHTS
     return {
         "parameters": parameters,

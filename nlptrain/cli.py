@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-import click
 import typer
 
 from nlptrain.errors import ConfigError, NlptrainError, ProcessError, ResourceError
@@ -135,12 +134,12 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         app(standalone_mode=False)
-    except click.UsageError as error:
-        _fail(ConfigError("USAGE", error.format_message()), as_json=False)
-    except click.exceptions.Exit as stop:
+    except typer.Exit as stop:
         sys.exit(stop.exit_code)
-    except (click.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
+    except typer.TyperException as error:
+        _fail(ConfigError("USAGE", f"{error}; see nlptrain --help"), as_json=False)
 
 
 def _command(
@@ -157,6 +156,11 @@ def _command(
         if debug:
             raise
         _fail(_named(error), as_json=as_json)
+    finally:
+        if "RANK" in os.environ:
+            from nlptrain.processes import finish
+
+            finish()
     if _is_main():
         typer.echo(json.dumps(result, allow_nan=False, ensure_ascii=False) if as_json else "\n".join(show(result)))
 
@@ -241,7 +245,8 @@ def _show_check(facts: Mapping[str, Any]) -> list[str]:
         found = facts["data"][split]
         balance = found.get("labels") or found.get("score") or "unlabelled"
         lines.append(
-            f"{split}: {found['rows']} rows, {length['median_length']} tokens (median), {length['max_length']} (longest), "
+            f"{split}: {found['rows']} rows, {length['median_length']} tokens (median), "
+            f"{length['max_length']} (longest), "
             f"{length['truncated_share']:.1%} truncated; {balance}"
         )
     steps, memory = facts["steps"], facts["memory"]

@@ -11,7 +11,7 @@ def evaluate(opened: OpenRun, source: str) -> dict[str, Any]:
     """Every metric of the task on the rows of `source`.
 
     Returns:
-        JSON-ready: ``metrics`` (name to value, None where undefined), ``undefined`` (name to reason), ``rows``, ``notes``.
+        JSON-ready: ``metrics`` (None where undefined), ``undefined`` (name to reason), ``rows``, ``notes``.
 
     Raises:
         DataError: unreadable rows, or labels the model does not know.

@@ -1,10 +1,11 @@
 """A finished run, opened for evaluation and prediction."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from datasets import Dataset
 from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
 
 from nlptrain import training_arguments
 from nlptrain.config import load as config_file
@@ -27,12 +28,14 @@ class OpenRun:
     Attributes:
         config: the run's resolved configuration.
         labels: class names in the order of the logits; None for regression.
+        tokenizer: the model's own.
         trainer: holds the model; gives logits, on one process or many.
         max_length: tokens per row.
     """
 
     config: Config
     labels: LabelMap | None
+    tokenizer: PreTrainedTokenizerBase
     trainer: FineTuner
     max_length: int
 
@@ -43,7 +46,7 @@ class OpenRun:
 
     def encode(self, rows: Dataset) -> Dataset:
         """Token rows as the model expects them."""
-        return encode(rows, self.task, self.trainer.processing_class, self.max_length)
+        return encode(rows, self.task, self.tokenizer, self.max_length)
 
     def logits(self, encoded: Dataset) -> NDArray[Any]:
         """Logits (n, classes), or scores (n, 1) in the user's unit, in the order of the rows."""
@@ -67,10 +70,12 @@ def open_run(run: RunFolder) -> OpenRun:
     args = training_arguments.build(values, metric=metric.name, greater_is_better=metric.greater_is_better)
     labels = None
     if task.kind == "classification":
-        labels = LabelMap(tuple(model.config.id2label[i] for i in range(model.config.num_labels)))
+        id2label = cast("dict[int, str]", model.config.id2label)
+        labels = LabelMap(tuple(id2label[number] for number in sorted(id2label)))
     return OpenRun(
         config=config,
         labels=labels,
+        tokenizer=tokenizer,
         trainer=FineTuner(model, args, task=task, tokenizer=tokenizer),
         max_length=length_limit(tokenizer, model.config, config.data.max_length),
     )

@@ -59,7 +59,6 @@ def run(config: Config, *, resume: bool = False) -> RunResult:
         work.tokenizer.save_pretrained(folder.model)
         result.write(folder.results)
     processes.wait_for_all()
-    work.trainer.end()
     return result
 
 
@@ -93,7 +92,7 @@ class Work:
         return {s: rows for s, rows in self.encoded.items() if s != "train" and "labels" in rows.column_names}
 
     def finish(self) -> None:
-        """Put the target scale into a stock regression model, so that it is a purely stock one that needs nothing of ours."""
+        """Put the target scale into a stock regression model, which then needs nothing of ours."""
         if self.target and self.config.model.architecture == "stock":
             fold(self.model, self.target)
 

@@ -23,9 +23,9 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 def predict(opened: OpenRun, source: str, output: Path) -> dict[str, Any]:
     """Predict every row of `source` and write `output` (.csv or .jsonl) under its name only when it is whole.
 
-    A row holds the task's texts, then ``prediction`` and ``probability_<label>`` for each class, or ``score`` in the unit
-    of the training scores, and ``flag`` (truncated, empty, or nothing). In CSV a text that a spreadsheet would run as a
-    formula gets a leading apostrophe; JSONL is lossless.
+    A row holds the task's texts, then ``prediction`` and ``probability_<label>`` of each class, or ``score`` in the
+    unit of the training scores, and ``flag`` (truncated, empty, or nothing). In CSV a text that a spreadsheet would
+    run as a formula gets a leading apostrophe; JSONL is lossless.
 
     Raises:
         ConfigError: the output cannot be written or is of another format.

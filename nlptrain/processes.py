@@ -1,10 +1,11 @@
 """Starting, checking and ending the processes of a run.
 
-Launchers can quietly start fewer processes than they were asked for (``accelerate launch --cpu --num_processes 2`` starts
-one; ``--multi_gpu`` without a GPU starts two that know nothing of each other), so what was asked for is compared with what
-is there before anything is written.
+Launchers can quietly start fewer processes than they were asked for (``accelerate launch --cpu --num_processes 2``
+starts one; ``--multi_gpu`` without a GPU starts two that know nothing of each other), so what was asked for is compared
+with what is there before anything is written.
 """
 
+import gc
 import os
 from contextlib import suppress
 from datetime import timedelta
@@ -41,6 +42,8 @@ def start() -> int:
 def finish() -> None:
     """Leave the process group, when there is one."""
     if distributed.is_initialized():
+        # a distributed wrapper that outlives its group can abort the interpreter at exit
+        gc.collect()
         distributed.destroy_process_group()
 
 
@@ -61,7 +64,8 @@ def _asked_of_launcher() -> int:
         parent = psutil.Process().parent()
         words = parent.cmdline() if parent else []
         folder = Path(parent.cwd()) if parent else Path()
-        if "launch" in words and any("accelerate" in word for word in words):
+        names = {Path(word).name for word in words}
+        if {"accelerate", "launch"} <= names or "accelerate.commands.launch" in names:
             return _count(words, folder)
     return 1
 

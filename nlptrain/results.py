@@ -123,11 +123,8 @@ def environment(processes: int) -> dict[str, Any]:
 
 
 def _commit(checkout: Path) -> str | None:
-    # An installed copy may lie inside a checkout of something else, whose commit would say nothing about us.
-    if not (checkout / ".git").exists():
-        return None
-    # Both folders are named, as GIT_DIR may be set for another repository; no optional locks, as describing must not
-    # rewrite the index of a checkout that someone else is using.
+    # Both folders are named, so that git searches no parent: an installed copy may lie inside a checkout of something
+    # else, and GIT_DIR may be set for one. No optional locks: describing must not rewrite the index of the checkout.
     command = ["git", "--no-optional-locks", f"--git-dir={checkout / '.git'}", f"--work-tree={checkout}"]
     describe = ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:

@@ -10,8 +10,8 @@ from nlptrain.errors import ConfigError, ModelError
 class RunFolder:
     """Names inside a run folder.
 
-    ``config.yaml`` (resolved), ``results.json``, ``history.jsonl`` (one line per log), ``model/`` (what `from_pretrained`
-    loads), ``checkpoints/`` (what ``--resume`` needs).
+    ``config.yaml`` (resolved), ``results.json``, ``history.jsonl`` (one line per log), ``model/`` (what
+    `from_pretrained` loads), ``checkpoints/`` (what ``--resume`` needs).
     """
 
     path: Path

@@ -11,7 +11,7 @@ What is overridden, and which silent fault of the stock class it removes:
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from transformers import (
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import EvalLoopOutput
 
-from nlptrain.data.batches import RankBatches
+from nlptrain.data.batches import RankBatches, Strategy
 from nlptrain.errors import DivergedError
 from nlptrain.metrics.registry import METRICS
 from nlptrain.metrics.scores import Scores, score, selection_value
@@ -42,7 +42,7 @@ from nlptrain.tasks import TaskSpec
 IGNORED = -100
 
 
-class FineTuner(Trainer):  # type: ignore[misc]
+class FineTuner(Trainer):
     """Trainer for one `TaskSpec`.
 
     Args:
@@ -86,7 +86,8 @@ class FineTuner(Trainer):  # type: ignore[misc]
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """This process's batches of the current epoch."""
-        rows, args = self.train_dataset, self.args
+        args = self.args
+        rows = cast("Dataset", self.train_dataset)
         batches = RankBatches(
             rows["length"][:],
             batch_size=args.train_batch_size,
@@ -94,7 +95,7 @@ class FineTuner(Trainer):  # type: ignore[misc]
             processes=args.world_size,
             rank=args.process_index,
             seed=args.data_seed if args.data_seed is not None else args.seed,
-            strategy=args.train_sampling_strategy,
+            strategy=cast("Strategy", args.train_sampling_strategy),
             drop_last=args.dataloader_drop_last,
             padding_index=len(rows),
         )
@@ -115,7 +116,7 @@ class FineTuner(Trainer):  # type: ignore[misc]
             step = self.state.global_step + 1
             raise DivergedError(
                 "NON_FINITE_LOSS",
-                f"non-finite loss ({loss.item()}) in step {step}; lower training.learning_rate or look for damaged rows",
+                f"non-finite loss ({loss.item()}) in step {step}; lower training.learning_rate",
             )
         return loss
 
@@ -132,13 +133,14 @@ class FineTuner(Trainer):  # type: ignore[misc]
         if output.label_ids is not None:
             logits, labels = (torch.from_numpy(np.asarray(a)) for a in (output.predictions, output.label_ids))
             losses = per_row_loss(logits.double(), labels, scale=self.target_scale)
-            output.metrics[f"{metric_key_prefix}_loss"] = losses.mean().item()
+            cast("dict[str, float]", output.metrics)[f"{metric_key_prefix}_loss"] = losses.mean().item()
         return output
 
     def logits(self, rows: Dataset) -> NDArray[np.float64]:
         """Logits (n, classes) or scores (n, 1) of encoded rows, in their order, on every process."""
         ordered, order = longest_first(rows)
-        found = self.predict(ordered.remove_columns([c for c in ("labels",) if c in ordered.column_names])).predictions
+        unlabelled = ordered.select_columns([name for name in ordered.column_names if name != "labels"])
+        found = np.asarray(self.predict(unlabelled).predictions)
         logits = np.empty(found.shape, dtype=np.float64)
         logits[order] = found
         return logits
@@ -153,12 +155,12 @@ class FineTuner(Trainer):  # type: ignore[misc]
         return total
 
     def _loss(self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor | None = None) -> Tensor:
-        keep = _counted(labels)
+        keep, training = _counted(labels), self.model is not None and self.model.training
         losses = per_row_loss(
             outputs.logits,
             labels.where(keep, torch.zeros_like(labels)),
             scale=self.target_scale,
-            label_smoothing=self.args.label_smoothing_factor if self.model.training else 0.0,
+            label_smoothing=self.args.label_smoothing_factor if training else 0.0,
         )
         return (losses * keep).sum() / (keep.sum() if num_items_in_batch is None else num_items_in_batch)
 
@@ -169,7 +171,7 @@ class FineTuner(Trainer):  # type: ignore[misc]
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         super()._save(output_dir, state_dict)
         if self.args.should_save:
-            Path(output_dir or self.args.output_dir, TRAINING_ARGS_NAME).unlink(missing_ok=True)
+            Path(output_dir or str(self.args.output_dir), TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
 
 def score_logits(task: TaskSpec, logits: NDArray[Any], labels: NDArray[Any]) -> Scores:
@@ -180,7 +182,7 @@ def score_logits(task: TaskSpec, logits: NDArray[Any], labels: NDArray[Any]) -> 
 
 
 def longest_first(rows: Dataset) -> tuple[Dataset, NDArray[np.int64]]:
-    """Rows by falling length, so that batches hold little padding and too large a batch fails at once; and their places."""
+    """Rows by falling length, for little padding and to fail at once on too large a batch; and where they stood."""
     order = np.argsort(-np.asarray(rows["length"][:]), kind="stable")
     return rows.select(order), order
 

@@ -41,14 +41,14 @@ DEFAULTS: dict[str, Any] = {
     # our own progress display
     "disable_tqdm": True,
 }
-# optimizers of the library that add weight decay to the gradient, where it is no longer a decay (Loshchilov & Hutter 2019)
+# these of the library's optimizers add weight decay to the gradient (Loshchilov & Hutter 2019, arXiv 1711.05101)
 _COUPLED_DECAY = ("rmsprop", "adagrad", "sgd")
 _PLATEAU = "reduce_lr_on_plateau"
 _OURS = ("output_dir", "metric_for_best_model", "greater_is_better", "resume_from_checkpoint", "use_cpu")
 
 
 def resolve(training: Mapping[str, Any], run: Path) -> dict[str, Any]:
-    """The user's settings over the defaults, with every ``auto`` decided; JSON-ready, complete enough to repeat the run."""
+    """The user's settings over the defaults, with every ``auto`` decided; JSON-ready."""
     values = {**DEFAULTS, **training, "output_dir": str(run)}
     if values["lr_scheduler_type"] == _PLATEAU:
         values["warmup_steps"] = training.get("warmup_steps", 0)
@@ -65,10 +65,10 @@ def resolve(training: Mapping[str, Any], run: Path) -> dict[str, Any]:
 
 
 def has_bf16(*, cpu: bool) -> bool:
-    """Whether matrix products in bfloat16 are done by the hardware (emulation is slower than float32, often 100 times)."""
+    """Whether the hardware multiplies in bfloat16; emulated, it is up to 100 times slower than float32."""
     if cpu:
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def build(values: Mapping[str, Any], *, metric: str, greater_is_better: bool) -> TrainingArguments:
@@ -100,7 +100,9 @@ def build(values: Mapping[str, Any], *, metric: str, greater_is_better: bool) ->
 def _refuse_contradictions(values: Mapping[str, Any]) -> None:
     problems = []
     if values.get("optim") in _COUPLED_DECAY and values["weight_decay"]:
-        problems.append(f"weight_decay with optim {values['optim']} would be added to the gradient; set it to 0 or use AdamW")
+        problems.append(
+            f"weight_decay with optim {values['optim']} would be added to the gradient; set it to 0 or use AdamW"
+        )
     if values["lr_scheduler_type"] == _PLATEAU and values["warmup_steps"]:
         problems.append(f"warmup_steps has no effect with lr_scheduler_type {_PLATEAU}; set it to 0")
     if values.get("fp16") and values["use_cpu"]:

@@ -24,7 +24,12 @@ else
     fi
     "$python" -m nlptrain train configs/demo.yaml
 fi
-"$python" -m nlptrain evaluate demo/run --data demo/data/test.csv
+if [[ ! -f demo/evaluation.txt || demo/run/results.json -nt demo/evaluation.txt ]]; then
+    "$python" -m nlptrain evaluate demo/run --data demo/data/test.csv > demo/evaluation.part
+    mv demo/evaluation.part demo/evaluation.txt
+fi
+echo "demo: the test sentences, by nlptrain evaluate"
+cat demo/evaluation.txt
 
 if (($# == 0)); then
     set -- "The sound is crisp and the battery lasts for days, I love it!" \
@@ -43,8 +48,9 @@ echo
 cat demo/predictions.csv
 cat <<'WHERE'
 
-demo/data         rated sentences and where they come from (README.txt)
-demo/run          the run: config.yaml, results.json, model/
+demo/data/             rated sentences and where they come from (README.txt)
+demo/run/              the run: config.yaml, results.json, model/
+demo/evaluation.txt    its scores on demo/data/test.csv
 demo/predictions.csv   the predictions above, for the sentences in demo/mine.csv
 
 The model in any Python program:  transformers.pipeline("text-classification", model="demo/run/model")

@@ -30,7 +30,7 @@ def main() -> None:
     words = parser.parse_args()
     cells = [(config, seed) for config in words.configs for seed in words.seeds]
     with ThreadPoolExecutor(words.jobs) as pool:
-        list(pool.map(lambda cell: train(*cell, words.runs, words.jobs), cells))
+        list(pool.map(lambda cell: train(cell[0], cell[1], words.runs, words.jobs), cells))
     print("\n".join(table(words.configs, words.seeds, words.runs)))
 
 

@@ -25,9 +25,9 @@ find_python() {
     fail "no Python 3.11 or newer with venv was found on PATH; install one, or name it: PYTHON=/path/to/python3 $0"
 }
 
-# Takes the words of pip install.
+# Takes the words of pip install. Python compiles what is imported; compiling all of it here would take a minute.
 install() {
-    "$venv/bin/python" -m pip install -qq --disable-pip-version-check --retries 1 "$@" ||
+    "$venv/bin/python" -m pip install -qq --no-compile --disable-pip-version-check --retries 1 "$@" ||
         fail "pip could not install the packages (its reason stands above);" \
             "check that a package index can be reached, then run this again"
 }

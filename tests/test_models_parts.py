@@ -1,5 +1,7 @@
 """Pooling, heads, loss and configuration against numpy, torch and closed forms."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -91,6 +93,6 @@ def test_loss_refuses_scores_of_another_shape_than_labels() -> None:
         ({"problem_type": "regression", "num_labels": 2}, "num_labels 2"),
     ],
 )
-def test_configuration_refuses_and_names_a_wrong_value(values: dict[str, object], named: str) -> None:
+def test_configuration_refuses_and_names_a_wrong_value(values: dict[str, Any], named: str) -> None:
     with pytest.raises(StrictDataclassError, match=named):
         NlpTrainConfig(**values)

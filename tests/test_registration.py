@@ -1,11 +1,16 @@
 """Importing nlptrain is cheap and makes its models known, in either import order."""
 
+import importlib
 import subprocess
 import sys
+from collections.abc import Iterator
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from nlptrain import registration
 from nlptrain.config.schema import ModelConfig
 from nlptrain.models.build import build
 from nlptrain.tasks import TASKS
@@ -41,8 +46,6 @@ def test_import_loads_neither_torch_nor_transformers() -> None:
     [
         "import nlptrain; from transformers import AutoModelForSequenceClassification as Auto",
         "from transformers import AutoModelForSequenceClassification as Auto; import nlptrain",
-        "from transformers import AutoConfig; import nlptrain; "
-        "from transformers import AutoModelForSequenceClassification as Auto",
         "import nlptrain.models.modeling; from transformers import AutoModelForSequenceClassification as Auto",
     ],
 )
@@ -51,26 +54,50 @@ def test_auto_class_loads_our_model_in_any_import_order(saved: Path, imports: st
     assert run(code, saved) == "NlpTrainForSequenceClassification"
 
 
-def test_auto_config_and_tokenizer_alone_know_a_saved_folder_without_torch_models(saved: Path) -> None:
-    code = (
-        "import sys, nlptrain; from transformers import {0}; print(type({0}.from_pretrained(sys.argv[1])).__name__, "
-        "'nlptrain.models.modeling' in sys.modules)"
-    )
-    assert run(code.format("AutoConfig"), saved) == "NlpTrainConfig False"
-    assert run(code.format("AutoTokenizer"), saved).split()[0] == "TokenizersBackend"
+@pytest.mark.parametrize(("auto", "found"), [("AutoConfig", "NlpTrainConfig"), ("AutoTokenizer", "TokenizersBackend")])
+def test_one_auto_class_alone_knows_a_saved_folder(saved: Path, auto: str, found: str) -> None:
+    code = f"import sys, nlptrain; from transformers import {auto} as Auto; "
+    assert run(code + "print(type(Auto.from_pretrained(sys.argv[1])).__name__)", saved) == found
 
 
-def test_hook_leaves_no_trace_once_both_modules_are_imported() -> None:
-    code = (
-        "import sys, inspect; before = len(sys.meta_path); import nlptrain; during = len(sys.meta_path);"
-        "import transformers.models.auto.modeling_auto as m, transformers.models.auto.configuration_auto as c;"
-        "print(before, during - before, type(m.__loader__).__name__, type(c.__spec__.loader).__name__, "
-        "len([f for f in sys.meta_path if type(f).__module__ == 'nlptrain.registration']),"
-        "inspect.getsource(c)[:1])"
-    )
-    assert run(code).split()[1:] == ["1", "SourceFileLoader", "SourceFileLoader", "0", "#"]
+@pytest.fixture
+def awaited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    (tmp_path / "awaited_module.py").write_text("VALUE = 1\n")
+    (tmp_path / "its_extension.py").write_text("import awaited_module\nawaited_module.VALUE += 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(registration, "EXTENSIONS", {"awaited_module": "its_extension"})
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    yield
+    for name in ("awaited_module", "its_extension"):
+        sys.modules.pop(name, None)
 
 
-def test_repeated_registration_adds_no_second_hook() -> None:
-    code = "import sys, nlptrain; n = len(sys.meta_path); nlptrain.register(); print(len(sys.meta_path) - n)"
-    assert run(code) == "0"
+def hooks() -> int:
+    return sum(type(finder).__module__ == "nlptrain.registration" for finder in sys.meta_path)
+
+
+@pytest.mark.usefixtures("awaited")
+def test_hook_extends_the_awaited_module_and_leaves_no_trace() -> None:
+    registration.register()
+    registration.register()
+    assert hooks() == 1
+    module: Any = importlib.import_module("awaited_module")
+    assert module.VALUE == 2
+    assert hooks() == 0
+    assert type(module.__loader__) is type(module.__spec__.loader) is SourceFileLoader
+
+
+@pytest.mark.usefixtures("awaited")
+def test_hook_outlives_an_awaited_module_that_fails(tmp_path: Path) -> None:
+    (tmp_path / "awaited_module.py").write_text("raise OSError('awaited')\n")
+    registration.register()
+    with pytest.raises(OSError, match="awaited"):
+        importlib.import_module("awaited_module")
+    assert hooks() == 1
+
+
+@pytest.mark.usefixtures("awaited")
+def test_registration_extends_a_loaded_module_at_once() -> None:
+    module = importlib.import_module("awaited_module")
+    registration.register()
+    assert (module.VALUE, hooks()) == (2, 0)

@@ -190,7 +190,7 @@ def test_the_commit_is_that_of_our_checkout_and_says_when_files_differ_from_it(
     git("add", "file")
     git("commit", "-m", "one")
     head = git("rev-parse", "HEAD")
-    git("tag", "v1")
+    git("tag", "-a", "v1", "-m", "annotated: describe would name it instead of the commit")
     assert results._commit(tmp_path) == head
     assert results._commit(tmp_path / "site-packages") is None
     (tmp_path / "file").write_text("2")

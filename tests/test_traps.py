@@ -27,7 +27,7 @@ from nlptrain.tasks import TaskSpec
 from nlptrain.trainer import FineTuner
 from tests.tiny import tiny_model_dir
 
-WORDS = "the film was good bad fine great poor not very story man dog music happy sad".split()
+WORDS = ["the", "film", "was", "good", "bad", "fine", "great", "poor", "not", "very", "story", "man", "dog", "music"]
 SENTIMENT = TaskSpec("tiny", "classification", ("text",), labels=("negative", "positive"), metrics=("accuracy",))
 SCORE = TaskSpec("tiny", "regression", ("text",), metrics=("pearson", "nmse"), primary="nmse")
 

@@ -7,8 +7,14 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 
+from nlptrain.config.schema import ModelConfig
+from nlptrain.models.build import build
+from nlptrain.models.target import TargetScale
+from nlptrain.tasks import TASKS
+
 Family = Literal["bert", "distilbert", "roberta"]
 
+TARGET = TargetScale(mean=2.5, scale=1.2, low=0.0, high=5.0)
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 WORDS = [
     *["the", "a", "an", "is", "was", "it", "this", "that", "film", "movie", "book", "story", "food", "good", "great"],
@@ -66,3 +72,9 @@ def tiny_model_dir(folder: Path, *, dropout: float = 0.1, family: Family = "bert
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def built(name: Path | str | None, task: str, **settings: Any) -> Any:
+    """Model and tokeniser of `build` for a task with fixed labels, or a regression in the unit of `TARGET`."""
+    target = TARGET if TASKS[task].kind == "regression" else None
+    return build(None if name is None else str(name), ModelConfig(**settings), TASKS[task], TASKS[task].labels, target)

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 
-class History(TrainerCallback):  # type: ignore[misc]
+class History(TrainerCallback):
     """Write the Trainer's log entries to `path` on the main process.
 
     A resumed run rewrites the file from the checkpoint's own log first, so that steps after the checkpoint that were

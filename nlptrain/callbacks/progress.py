@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 LINES_WITHOUT_A_TERMINAL = 10
 
 
-class ProgressDisplay(TrainerCallback):  # type: ignore[misc]
+class ProgressDisplay(TrainerCallback):
     """Show steps, loss and evaluations on standard error.
 
     Args:

@@ -42,7 +42,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
 def check(document: dict[str, Any], where: Any = lambda keys: "configuration") -> Config:
     """Turn a plain document into a `Config`, or raise one `ConfigError` with every problem."""
     problems: list[str] = []
-    config = None
+    config: Config | None = None
     try:
         config = Config.model_validate(document)
     except ValidationError as error:
@@ -58,7 +58,7 @@ def dump(config: Config) -> str:
     """The configuration as YAML text that `load` reads back to an equal one."""
     text = StringIO()
     yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False
+    yaml.default_flow_style = False  # type: ignore[assignment]
     yaml.sort_base_mapping_type_on_output = False
     yaml.width = 4096
     yaml.dump(config.model_dump(mode="json"), text)
@@ -85,7 +85,8 @@ def _parse(path: Path) -> CommentedMap:
 
 
 def _tagged(event: NodeEvent) -> bool:
-    return getattr(event, "ctag", None) is not None and bool(str(event.ctag)) and event.ctag.handle is not None
+    tag = getattr(event, "ctag", None)
+    return tag is not None and tag.handle is not None
 
 
 def _text(path: Path) -> str:
@@ -106,10 +107,11 @@ def _plain(node: Any) -> Any:
         return {str(key): _plain(value) for key, value in node.items()}
     if isinstance(node, CommentedSeq):
         return [_plain(value) for value in node]
-    for kind in (bool, int, float, str):
-        if isinstance(node, kind):
-            return kind(node)
-    return None if node is None else str(node)
+    scalars: tuple[type, ...] = (bool, int, float, str)
+    kind = next((kind for kind in scalars if isinstance(node, kind)), None)
+    if kind is None:
+        return None if node is None else str(node)
+    return kind(node)
 
 
 def _override(word: str) -> tuple[Path_, Any]:

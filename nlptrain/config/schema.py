@@ -76,7 +76,7 @@ class DataConfig(Section):
     """Where the rows are and how strictly they are read."""
 
     train: str | None = None
-    """A .csv, .tsv, .jsonl or .parquet file, package://import.name/path, or a Hub data set such as nyu-mll/glue:sst2."""
+    """A .csv, .tsv, .jsonl or .parquet file, package://import.name/path, or a Hub data set (nyu-mll/glue:sst2)."""
     validation: str | None = None
     """As `train`; left out: a stratified part of the training rows."""
     test: str | None = None
@@ -103,7 +103,7 @@ class ModelConfig(Section):
     name: str | None = None
     """A folder, a Hub id or package://import.name/path; left out: all-MiniLM-L6-v2, packaged or from the Hub."""
     architecture: Literal["stock", "cross_encoder", "bi_encoder"] = "cross_encoder"
-    """stock: the library's own classification model; cross_encoder: one sequence and our head; bi_encoder: pairs, each text embedded."""
+    """stock: the library's own model; cross_encoder: one sequence, our head; bi_encoder: each text embedded."""
     pooling: Literal["cls", "mean", "max"] = "mean"
     """How token states become one embedding (not for stock)."""
     output: Literal["linear", "cosine"] = "linear"

@@ -1,7 +1,7 @@
 """Which rows are trained on in which step: a pure function of seed and epoch, the same for any number of processes.
 
-An epoch is cut into *windows*, the global batches of one optimizer step each. A window is divided into micro-batches and
-those among the processes, so that its rows do not depend on how many processes or accumulation steps there are.
+An epoch is cut into *windows*, the global batches of one optimizer step each. A window is divided into micro-batches
+and those among the processes, so that its rows do not depend on how many processes or accumulation steps there are.
 Deriving every epoch from (seed, epoch) alone makes a resumed run see exactly the rows an uninterrupted one sees; the
 library's length-grouped sampler draws from the global random state instead and does not.
 """

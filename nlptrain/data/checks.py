@@ -2,6 +2,7 @@
 
 import difflib
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 
 from nlptrain.data.columnar import LINE
@@ -83,10 +84,8 @@ def repeats(keys: Sequence[str], targets: Sequence[float] | None) -> list[int]:
 
 def contradictions(keys: Sequence[str], targets: Sequence[float] | None) -> int:
     """Number of texts that have more than one target; blank rows do not count."""
-    found: dict[str, set[float]] = {}
-    for key, target in zip(keys, targets or (), strict=targets is not None):
-        found.setdefault(key, set()).add(target)
-    return sum(len(different) > 1 for key, different in found.items() if key)
+    distinct = set(zip(keys, targets or (), strict=targets is not None))
+    return sum(count > 1 for key, count in Counter(key for key, _ in distinct).items() if key)
 
 
 def shared(keys: Sequence[str], others: Sequence[str]) -> list[int]:

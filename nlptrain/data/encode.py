@@ -16,7 +16,8 @@ def length_limit(tokenizer: PreTrainedTokenizerBase, model_config: Any, max_leng
     positions = getattr(encoder, "max_position_embeddings", None)
     if positions and ("roberta" in encoder.model_type or encoder.model_type == "camembert"):
         positions -= encoder.pad_token_id + 1  # they count positions from the padding id on
-    return min(filter(None, [max_length, int(tokenizer.model_max_length), positions]))
+    limits = [max_length, int(tokenizer.model_max_length), int(positions or max_length)]
+    return min(limits)
 
 
 def encode(rows: Dataset, task: TaskSpec, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:

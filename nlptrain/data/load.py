@@ -150,7 +150,7 @@ def _cleaned(part: Part, split: str, data: DataConfig, log: _Log) -> Part:
     if problems:
         raise DataError("DATA_ROWS", problems)
     if contradictory := checks.contradictions(part.keys, part.targets):
-        log.notes.append(f"{split}: {contradictory} texts have more than one label or score; all are kept")
+        log.notes.append(f"{split}: texts with more than one label or score: {contradictory}; all are kept")
     if data.duplicates == "drop" and split == "train":
         part = log.drop(part, split, "duplicates", repeats)
         empty = checks.blank(part.keys)

@@ -82,7 +82,7 @@ class Part:
             "rows": len(self.keys),
             "unlabelled": self.targets is None,
             "sha256": _sha256(self.source),
-            "characters": {"median": statistics.median(lengths), "max": max(lengths)},
+            "characters": {"median": float(statistics.median(lengths)), "max": max(lengths)},
         }
         if self.targets is None:
             return facts

@@ -106,7 +106,7 @@ def _read_weights(
 def _refuse_part_of_encoder(folder: Path, encoder: PreTrainedModel, info: dict[str, set[str]]) -> None:
     """A pooler and a head may be new or left over; of the encoder every weight is needed, and none may be dropped."""
     prefix = f"{encoder.base_model_prefix}."  # stands before the encoder's names in checkpoints that have a head
-    parts = {name for name, _ in encoder.named_children()} - {"pooler"}
+    parts = {key.split(".")[0] for key in encoder.state_dict()} - {"pooler"}
     found = [
         f"{kind}: {key}"
         for kind in ("missing", "unexpected")
@@ -136,7 +136,7 @@ def _stock(
     model.accepts_loss_kwargs = False  # its loss is a plain mean, although its forward takes any keyword
     if target is not None:
         attach(model, target)
-    return model
+    return cast(PreTrainedModel, model)
 
 
 def _own(

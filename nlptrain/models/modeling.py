@@ -21,7 +21,10 @@ from nlptrain.models.pooling import POOLINGS
 
 def encoder_arguments(config: PreTrainedConfig) -> dict[str, Any]:
     """Arguments that build the encoder of `config` without its pooling layer, which would never see a gradient."""
-    parameters = inspect.signature(MODEL_MAPPING[type(config)]).parameters
+    model_class: Any = MODEL_MAPPING[type(config)]
+    if isinstance(model_class, tuple):  # types with variants; AutoModel builds the first
+        model_class = model_class[0]
+    parameters = inspect.signature(model_class).parameters
     return {"add_pooling_layer": False} if "add_pooling_layer" in parameters else {}
 
 
@@ -62,7 +65,7 @@ class NlpTrainForSequenceClassification(PreTrainedModel):
         encoder_config = cast(PreTrainedConfig, config.encoder)  # a dict has become one in the configuration's init
         self.encoder = AutoModel.from_config(encoder_config, **encoder_arguments(encoder_config))
         self.head = CosineHead() if config.output == "cosine" else self._linear_head()
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     def _linear_head(self) -> LinearHead:
         texts = 2 if self.config.architecture == "bi_encoder" else 1

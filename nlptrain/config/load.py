@@ -58,8 +58,8 @@ def dump(config: Config) -> str:
     """The configuration as YAML text that `load` reads back to an equal one."""
     text = StringIO()
     yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False  # type: ignore[assignment]
-    yaml.sort_base_mapping_type_on_output = False
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.width = 4096
     yaml.dump(config.model_dump(mode="json"), text)
     return text.getvalue()

@@ -99,12 +99,18 @@ class FineTuner(Trainer):
             drop_last=args.dataloader_drop_last,
             padding_index=len(rows),
         )
+        if args.world_size > 1:
+            rows = _with_ignored_row(rows)
         return DataLoader(
-            self._remove_unused_columns(_with_ignored_row(rows), description="training"),
+            self._remove_unused_columns(rows, description="training"),
             batch_sampler=batches,
             collate_fn=self.data_collator,
             num_workers=args.dataloader_num_workers,
             pin_memory=args.dataloader_pin_memory,
+            persistent_workers=args.dataloader_persistent_workers,
+            prefetch_factor=args.dataloader_prefetch_factor,
+            multiprocessing_context=args.dataloader_multiprocessing_context,
+            in_order=args.dataloader_in_order,
             # its own generator: asking for the next epoch must not move the global random state
             generator=torch.Generator().manual_seed(args.seed),
         )

@@ -22,7 +22,7 @@ class ProgressDisplay(TrainerCallback):
         self.metrics = metrics
         self.console = Console(stderr=True)
         self.bar_: Progress | None = None
-        self.loss_ = float("nan")
+        self.shown_ = "training"
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -41,7 +41,7 @@ class ProgressDisplay(TrainerCallback):
         elif (
             state.is_world_process_zero and state.global_step % max(1, state.max_steps // LINES_WITHOUT_A_TERMINAL) == 0
         ):
-            logger.info("step %d/%d  loss %.4f", state.global_step, state.max_steps, self.loss_)
+            logger.info("step %d/%d  %s", state.global_step, state.max_steps, self.shown_)
 
     def on_log(
         self,
@@ -52,9 +52,10 @@ class ProgressDisplay(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Remember the newest loss."""
-        self.loss_ = (logs or {}).get("loss", self.loss_)
+        if logs and "loss" in logs:
+            self.shown_ = f"loss {logs['loss']:.4f}"
         if self.bar_ is not None:
-            self.bar_.update(self.bar_.task_ids[0], description=f"loss {self.loss_:.4f}")
+            self.bar_.update(self.bar_.task_ids[0], description=self.shown_)
 
     def on_evaluate(
         self,

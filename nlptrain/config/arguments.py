@@ -39,7 +39,12 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "logging_strategy": ("no", "steps", "epoch"),
 }
 _FULL_EVAL = "it would leave the weights themselves in half precision; use bf16"
-_REFUSED: dict[str, str] = {"bf16_full_eval": _FULL_EVAL, "fp16_full_eval": _FULL_EVAL}
+_COLUMNS = "the model takes only its own columns; leave it out"
+_REFUSED: dict[str, tuple[bool, str]] = {
+    "bf16_full_eval": (True, _FULL_EVAL),
+    "fp16_full_eval": (True, _FULL_EVAL),
+    "remove_unused_columns": (False, _COLUMNS),
+}
 
 
 @cache
@@ -59,8 +64,8 @@ def problem(key: str, value: Any) -> str | None:
     """What is wrong with ``training.key: value``, or None; unknown keys are not looked at here."""
     if value is None or (key == "bf16" and value == "auto"):
         return None
-    if key in _REFUSED and value:
-        return f"not available: {_REFUSED[key]}"
+    if key in _REFUSED and value is _REFUSED[key][0]:
+        return f"not available: {_REFUSED[key][1]}"
     if key in _CHOICES and value not in _CHOICES[key]:
         return f"expected one of {', '.join(_CHOICES[key])}"
     if not _fits(training_fields()[key], value):

@@ -38,17 +38,6 @@ app = typer.Typer(
 )
 
 
-@app.callback(invoke_without_command=True)
-def _version(
-    version: Annotated[bool, typer.Option("--version", help="Show the version.", is_eager=True)] = False,
-) -> None:
-    if version:
-        from importlib.metadata import version as installed
-
-        typer.echo(f"nlptrain {installed('nlptrain')}")
-        raise typer.Exit
-
-
 @app.command()
 def train(
     config: ConfigFile,
@@ -122,11 +111,11 @@ def tasks(as_json: Json = False) -> None:
 
 
 @app.command()
-def schema() -> None:
+def schema(as_json: Json = False) -> None:
     """Print the JSON schema of the configuration, so that an editor can complete it."""
     from nlptrain.config.load import json_schema
 
-    typer.echo(json.dumps(json_schema(), indent=2))
+    _command(json_schema, lambda found: [json.dumps(found, indent=2)], as_json=as_json, debug=False)
 
 
 def main() -> None:

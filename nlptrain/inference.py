@@ -13,6 +13,7 @@ from nlptrain.config.schema import Config
 from nlptrain.data.encode import encode, length_limit
 from nlptrain.data.labels import LabelMap
 from nlptrain.metrics.registry import METRICS
+from nlptrain.models.load import check_labels
 from nlptrain.models.load import load as load_model
 from nlptrain.run_folder import RunFolder
 from nlptrain.tasks import TaskSpec
@@ -72,6 +73,7 @@ def open_run(run: RunFolder) -> OpenRun:
     if task.kind == "classification":
         id2label = cast("dict[int, str]", model.config.id2label)
         labels = LabelMap(tuple(id2label[number] for number in sorted(id2label)))
+    check_labels(model, (task.labels or labels.names) if labels else None)
     return OpenRun(
         config=config,
         labels=labels,

@@ -170,6 +170,16 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(
     assert json.loads(done.out)["training"]["epochs"] == 2
 
 
+def test_a_model_whose_labels_are_not_the_tasks_is_not_evaluated(
+    nlptrain: Callable[..., Done], card: Path, tmp_path: Path
+) -> None:
+    assert nlptrain("train", card, "training.max_steps=2").code == 0
+    config = tmp_path / "run" / "model" / "config.json"
+    config.write_text(config.read_text().replace("negative", "POSITIVE").replace("positive", "negative"))
+    done = nlptrain("evaluate", tmp_path / "run", "--data", tmp_path / "test.csv")
+    assert (done.code, "'positive'" in done.err, "'POSITIVE'" in done.err) == (4, True, True)
+
+
 def test_continuing_with_another_setting_is_refused_by_name(nlptrain: Callable[..., Done], card: Path) -> None:
     assert nlptrain("train", card, "training.max_steps=2").code == 0
     done = nlptrain("train", card, "training.seed=7", "--resume")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import AutoModel
 
-from nlptrain import training_arguments
+from nlptrain import callbacks, optim, training_arguments
 from nlptrain.config.schema import Config
 from nlptrain.data.encode import encode, length_facts, length_limit
 from nlptrain.data.load import load_splits
@@ -31,7 +31,8 @@ def check(config: Config) -> dict[str, Any]:
     """
     folder = RunFolder(Path(config.training["output_dir"]))
     folder.check_free(resume=False)
-    training = training_arguments.resolve(config.training, folder.path)
+    training = training_arguments.resolve(config.training, folder.path, config.replaced)
+    check_parts(config.model_copy(update={"training": training}), folder)
     metric = METRICS[config.spec.primary]
     training_arguments.build(training, metric=metric.name, greater_is_better=metric.greater_is_better)
     splits = load_splits(config.spec, config.data, seed=training["seed"])
@@ -44,14 +45,23 @@ def check(config: Config) -> dict[str, Any]:
         "task": config.spec.name,
         "data": splits.facts,
         "tokens": lengths,
-        "steps": _steps(training, len(splits.rows["train"])),
+        "steps": steps(training, len(splits.rows["train"])),
         "memory": _memory(model_config, training, lengths["train"]),
         "training": training,
         "notes": splits.notes,
     }
 
 
-def _steps(training: dict[str, Any], rows: int) -> dict[str, Any]:
+def check_parts(config: Config, folder: RunFolder) -> None:
+    """Raise `ConfigError` where a technique cannot be built; `config` has its training resolved."""
+    callbacks.build(config, folder)
+    if config.optim:
+        decay, chosen = config.training["weight_decay"], config.optim
+        optim.check(chosen.name, weight_decay=decay, decoupled=chosen.decoupled, settings=chosen.settings)
+
+
+def steps(training: dict[str, Any], rows: int) -> dict[str, Any]:
+    """Optimizer steps of a run of one process over so many training rows."""
     window = training["per_device_train_batch_size"] * training.get("gradient_accumulation_steps", 1)
     per_epoch = ceil(rows / window)
     total = training.get("max_steps", -1)

@@ -24,6 +24,7 @@ Data = Annotated[
     str, typer.Option("--data", metavar="FILE", help="CSV, TSV, JSONL or Parquet file, or a Hub data set.")
 ]
 Output = Annotated[Path, typer.Option("--output", metavar="FILE", help="A .csv or .jsonl file to write.")]
+Drawing = Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Also draw it to an .svg file.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run from its newest checkpoint.")]
 
 app = typer.Typer(
@@ -68,6 +69,25 @@ def check(config: ConfigFile, overrides: Overrides = None, as_json: Json = False
         return check(checked)
 
     _command(work, _show_check, as_json=as_json, debug=debug)
+
+
+@app.command()
+def schedule(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    output: Drawing = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Draw the learning rate of every step, before anything trains."""
+
+    def work() -> Mapping[str, Any]:
+        checked = _load(config, overrides)
+        from nlptrain.schedule_command import schedule
+
+        return schedule(checked, output)
+
+    _command(work, _show_schedule, as_json=as_json, debug=debug)
 
 
 @app.command()
@@ -226,6 +246,11 @@ def _show_run(result: Mapping[str, Any]) -> list[str]:
 def _show_scores(result: Mapping[str, Any]) -> list[str]:
     notes = [f"{name}: undefined, {reason}" for name, reason in result["undefined"].items()]
     return [*result["notes"], *_table({"rows": result["metrics"]}, {"rows": result["rows"]}), *notes]
+
+
+def _show_schedule(facts: Mapping[str, Any]) -> list[str]:
+    landmarks = [f"{name:<7} step {at['step']:<7} {at['rate']:.3g}" for name, at in facts["landmarks"].items()]
+    return [facts["chart"], *landmarks]
 
 
 def _show_check(facts: Mapping[str, Any]) -> list[str]:

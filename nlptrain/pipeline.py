@@ -10,6 +10,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from nlptrain import callbacks, processes, results, training_arguments
+from nlptrain.check import check_parts
 from nlptrain.config import load as config_file
 from nlptrain.config.schema import Config
 from nlptrain.data.encode import encode, length_facts, length_limit
@@ -26,7 +27,7 @@ from nlptrain.trainer import FineTuner, score_logits
 
 logger = logging.getLogger(__name__)
 # What may differ between a run and its continuation: none of it changes what a step learns.
-HARMLESS = ("resume_from_checkpoint", "logging_steps", "report_to", "save_total_limit", "num_train_epochs", "max_steps")
+HARMLESS = ("resume_from_checkpoint", "logging_steps", "report_to", "save_total_limit")
 
 
 def run(config: Config, *, resume: bool = False) -> RunResult:
@@ -105,7 +106,10 @@ def resolve(config: Config, folder: RunFolder, *, resume: bool) -> Config:
         ModelError: the run to continue was made with other settings; lists key, old and new.
     """
     folder.check_free(resume=resume)
-    config = config.model_copy(update={"training": training_arguments.resolve(config.training, folder.path)})
+    config = config.model_copy(
+        update={"training": training_arguments.resolve(config.training, folder.path, config.replaced)}
+    )
+    check_parts(config, folder)
     if resume:
         changed = list(
             _changes(config_file.load(folder.config).model_dump(mode="json"), config.model_dump(mode="json"))
@@ -126,6 +130,7 @@ def assemble(config: Config, splits: Splits, folder: RunFolder) -> Work:
     model, tokenizer = build(config.model.name, config.model, task, names, target)
     limit = length_limit(tokenizer, model.config, config.data.max_length)
     encoded = {split: encode(rows, task, tokenizer, limit) for split, rows in splits.rows.items()}
+    parts = callbacks.build(config, folder)
     metric = METRICS[task.primary]
     args = training_arguments.build(training, metric=metric.name, greater_is_better=metric.greater_is_better)
     folder.create()
@@ -139,7 +144,8 @@ def assemble(config: Config, splits: Splits, folder: RunFolder) -> Work:
         target_scale=target.scale if target else None,
         train_rows=encoded["train"],
         eval_rows=encoded["validation"],
-        callbacks=callbacks.build(task, config.early_stopping, folder),
+        optim=config.optim,
+        callbacks=parts,
     )
     return Work(config, model, tokenizer, target, encoded, limit, trainer)
 

@@ -32,11 +32,13 @@ from transformers import (
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import EvalLoopOutput
 
+from nlptrain.callbacks.non_finite_guard import NonFiniteGuard
+from nlptrain.config.parts import OptimConfig
 from nlptrain.data.batches import RankBatches, Strategy
-from nlptrain.errors import DivergedError
 from nlptrain.metrics.registry import METRICS
 from nlptrain.metrics.scores import Scores, score, selection_value
 from nlptrain.models.loss import per_row_loss
+from nlptrain.optim import optimizer, parameter_groups
 from nlptrain.tasks import TaskSpec
 
 IGNORED = -100
@@ -53,6 +55,7 @@ class FineTuner(Trainer):
         target_scale: standard deviation of the training scores; None for classification.
         train_rows: encoded rows with ``length`` and ``labels``.
         eval_rows: encoded rows; kept in order.
+        optim: the optimizer; None: the library's, by ``args.optim``.
         callbacks: in the order in which they are called.
     """
 
@@ -66,10 +69,12 @@ class FineTuner(Trainer):
         target_scale: float | None = None,
         train_rows: Dataset | None = None,
         eval_rows: Dataset | None = None,
+        optim: OptimConfig | None = None,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
         self.task = task
         self.target_scale = target_scale
+        self.optim = optim
         super().__init__(
             model=model,
             args=args,
@@ -79,7 +84,8 @@ class FineTuner(Trainer):
             processing_class=tokenizer,
             compute_loss_func=self._loss,
             compute_metrics=self._metrics,
-            callbacks=callbacks,
+            # before what changes gradients: clipping by value would make an infinite one finite
+            callbacks=[NonFiniteGuard(self.step_rows), *(callbacks or [])],
         )
         # it prints to standard output, which belongs to the result
         self.remove_callback(PrinterCallback)
@@ -88,22 +94,11 @@ class FineTuner(Trainer):
         """This process's batches of the current epoch."""
         args = self.args
         rows = cast("Dataset", self.train_dataset)
-        batches = RankBatches(
-            rows["length"][:],
-            batch_size=args.train_batch_size,
-            accumulation=args.gradient_accumulation_steps,
-            processes=args.world_size,
-            rank=args.process_index,
-            seed=args.data_seed if args.data_seed is not None else args.seed,
-            strategy=cast("Strategy", args.train_sampling_strategy),
-            drop_last=args.dataloader_drop_last,
-            padding_index=len(rows),
-        )
         if args.world_size > 1:
             rows = _with_ignored_row(rows)
         return DataLoader(
             self._remove_unused_columns(rows, description="training"),
-            batch_sampler=batches,
+            batch_sampler=self._batches(),
             collate_fn=self.data_collator,
             num_workers=args.dataloader_num_workers,
             pin_memory=args.dataloader_pin_memory,
@@ -115,16 +110,29 @@ class FineTuner(Trainer):
             generator=torch.Generator().manual_seed(args.seed),
         )
 
-    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """One micro-batch; a non-finite loss ends the run before the optimizer can use it."""
-        loss: Tensor = super().training_step(*args, **kwargs)
-        if not torch.isfinite(loss):
-            step = self.state.global_step + 1
-            raise DivergedError(
-                "NON_FINITE_LOSS",
-                f"non-finite loss ({loss.item()}) in step {step}; lower training.learning_rate",
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Ours where the configuration has an `optim` section, else the library's."""
+        if self.optimizer is None and self.optim is not None:
+            groups = parameter_groups(
+                cast("torch.nn.Module", self.model if model is None else model),
+                learning_rate=self.args.learning_rate,
+                weight_decay=self.args.weight_decay,
+                head_learning_rate=self.optim.head_learning_rate,
+                layer_decay=self.optim.layer_decay,
+                decay_embeddings=self.optim.decay_embeddings,
             )
-        return loss
+            settings = self.optim.settings
+            self.optimizer = optimizer(self.optim.name, groups, decoupled=self.optim.decoupled, **settings)
+        chosen: torch.optim.Optimizer = super().create_optimizer(model)
+        return chosen
+
+    def step_rows(self) -> list[int]:
+        """Lines, in their source, of the rows of the current optimizer step over all processes."""
+        rows = cast("Dataset", self.train_dataset)
+        batches = self._batches()
+        epoch, step = divmod(self.state.global_step, len(batches.windows()))
+        batches.set_epoch(epoch)
+        return [rows["line"][int(index)] for index in batches.windows()[step]]
 
     def evaluation_loop(
         self,
@@ -150,6 +158,26 @@ class FineTuner(Trainer):
         logits = np.empty(found.shape, dtype=np.float64)
         logits[order] = found
         return logits
+
+    def _batches(self) -> RankBatches:
+        args, rows = self.args, cast("Dataset", self.train_dataset)
+        return RankBatches(
+            rows["length"][:],
+            batch_size=args.train_batch_size,
+            accumulation=args.gradient_accumulation_steps,
+            processes=args.world_size,
+            rank=args.process_index,
+            seed=args.data_seed if args.data_seed is not None else args.seed,
+            strategy=cast("Strategy", args.train_sampling_strategy),
+            drop_last=args.dataloader_drop_last,
+            padding_index=len(rows),
+        )
+
+    def _load_callback_state(self) -> None:
+        """As in the base class, which puts restored callbacks last, and in their old order."""
+        order = [type(callback) for callback in self.callback_handler.callbacks]
+        super()._load_callback_state()
+        self.callback_handler.callbacks.sort(key=lambda callback: order.index(type(callback)))
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler[int]:
         return SequentialSampler(eval_dataset)

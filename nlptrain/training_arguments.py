@@ -47,9 +47,15 @@ _PLATEAU = "reduce_lr_on_plateau"
 _OURS = ("output_dir", "metric_for_best_model", "greater_is_better", "resume_from_checkpoint", "use_cpu")
 
 
-def resolve(training: Mapping[str, Any], run: Path) -> dict[str, Any]:
-    """The user's settings over the defaults, with every ``auto`` decided; JSON-ready."""
-    values = {**DEFAULTS, **training, "output_dir": str(run)}
+def resolve(training: Mapping[str, Any], run: Path, replaced: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The user's settings over the defaults, with every ``auto`` decided; JSON-ready.
+
+    Args:
+        training: the user's settings.
+        run: the run folder.
+        replaced: values that switch off what a part takes the place of.
+    """
+    values = {**DEFAULTS, **training, **(replaced or {}), "output_dir": str(run)}
     if values["lr_scheduler_type"] == _PLATEAU:
         values["warmup_steps"] = training.get("warmup_steps", 0)
     if values.get("optim") in _COUPLED_DECAY:

@@ -9,14 +9,15 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "nlptrain"
 LAYERS = [
-    {"errors", "tasks", "metrics", "results", "run_folder", "registration"},
+    {"errors", "tasks", "metrics", "results", "run_folder", "registration", "schedules", "schedule_plot"},
     {"config"},
     {"data"},
-    {"models"},
+    {"models", "optim"},
     {"callbacks", "processes", "training_arguments"},
     {"trainer"},
     {"inference"},
     {"train", "evaluate", "predict", "check"},
+    {"schedule_command"},
     {"pipeline"},
     {"cli"},
     {"__main__"},
@@ -74,6 +75,7 @@ def test_no_import_cycle_between_modules_of_one_layer() -> None:
         "import nlptrain",
         "import nlptrain.cli",
         "import nlptrain.tasks, nlptrain.results, nlptrain.metrics.registry, nlptrain.run_folder",
+        "import nlptrain.schedules, nlptrain.schedule_plot",
         "import nlptrain.config.load",
     ],
 )

@@ -158,7 +158,7 @@ def test_a_checkpoint_that_lacks_a_weight_is_not_continued(
     weights = tmp_path / "run" / "checkpoints" / "checkpoint-14" / "model.safetensors"
     kept = {name: tensor for name, tensor in load_file(weights).items() if name != "head.linear.bias"}
     save_file(kept, weights, {"format": "pt"})
-    done = nlptrain("train", card, "training.max_steps=28", "--resume")
+    done = nlptrain("train", card, "training.max_steps=14", "--resume")
     assert (done.code, "missing: ['head.linear.bias']" in done.err) == (4, True)
 
 
@@ -250,3 +250,60 @@ def test_a_wrong_command_line_is_exit_code_2(nlptrain: Callable[..., Done], word
 
 def test_tasks_lists_the_nine_of_glue(nlptrain: Callable[..., Done]) -> None:
     assert set(json.loads(nlptrain("tasks", "--json").out)) == set(GLUE)
+
+
+TECHNIQUES = """
+optim: {name: rmsprop, head_learning_rate: 0.01, layer_decay: 0.9, decay_schedule: cosine}
+clipping: {by: percentile, threshold: 50, window: 20}
+schedule: {name: cosine_restarts, warmup: 0.1, T_0: 10, T_mult: 2}
+"""
+
+
+def test_techniques_work_together_and_resume_exactly(nlptrain: Callable[..., Done], card: Path, tmp_path: Path) -> None:
+    card.write_text(card.read_text() + TECHNIQUES)
+    settings = ["training.learning_rate=0.002", "training.weight_decay=0.1", "training.logging_steps=1"]
+    runs = [tmp_path / "whole", tmp_path / "resumed"]
+    for run in runs:
+        words = [*settings, "training.save_total_limit=9", f"training.output_dir={run}"]
+        done = nlptrain("train", card, *words)
+        assert done.code == 0, done.err
+    for path in (runs[1] / "model", *runs[1].glob("checkpoints/checkpoint-42")):
+        subprocess.run(["rm", "-r", str(path)], check=True)
+    assert nlptrain("train", card, *settings, f"training.output_dir={runs[1]}", "--resume").code == 0
+    one, two = (load_file(run / "model" / "model.safetensors") for run in runs)
+    assert all(one[key].equal(two[key]) for key in one)
+    entries = [[json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()] for run in runs]
+    wanted = {"grad_norm_before_clipping", "clipped_share", "weight_decay", "learning_rate", "loss"}
+    logged = [[{key: entry[key] for key in wanted} for entry in run if "loss" in entry] for run in entries]
+    assert logged[0] == logged[1]
+    shown = json.loads(nlptrain("schedule", card, *settings, "--json").out)
+    assert [entry["learning_rate"] for entry in logged[0]] == pytest.approx(shown["rates"])
+
+
+def test_the_schedule_is_drawn_to_a_file(nlptrain: Callable[..., Done], card: Path, tmp_path: Path) -> None:
+    done = nlptrain("schedule", card, "schedule.name=linear", "--output", tmp_path / "rate.svg")
+    assert done.code == 0, done.err
+    assert (tmp_path / "rate.svg").read_text().startswith("<svg")
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("schedule={name: linear, warmup: -1}", "nearest valid value: 0"),
+        ("schedule={name: cosine_restarts, T_0: 0}", "nearest valid value: 1"),
+        ("clipping={by: percentile, threshold: 150}", "nearest valid value is 100"),
+        ("schedule={name: step, factor: 1.0}", "0.999"),
+        ("optim={name: adamw, settings: {beta: 1}}", "betas"),
+    ],
+)
+def test_a_wrong_technique_is_refused_with_the_nearest_valid_value(
+    nlptrain: Callable[..., Done], card: Path, setting: str, expected: str
+) -> None:
+    done = nlptrain("check", card, setting)
+    assert done.code == 2
+    assert expected in done.err
+
+
+def test_a_technique_and_the_librarys_own_way_are_not_both_set(nlptrain: Callable[..., Done], card: Path) -> None:
+    done = nlptrain("check", card, "clipping={by: value}", "training.max_grad_norm=0.5")
+    assert (done.code, "training.max_grad_norm" in done.err) == (2, True)

@@ -15,6 +15,7 @@ from nlptrain.tasks import TASKS
 Family = Literal["bert", "distilbert", "roberta"]
 
 TARGET = TargetScale(mean=2.5, scale=1.2, low=0.0, high=5.0)
+MASK = "[MASK]"
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 WORDS = [
     *["the", "a", "an", "is", "was", "it", "this", "that", "film", "movie", "book", "story", "food", "good", "great"],
@@ -32,7 +33,7 @@ SPECIAL = {
 def tiny_tokenizer(family: Family = "bert") -> PreTrainedTokenizerFast:
     """WordPiece with about 120 entries that frames texts and pairs as `family` does; 0 is the padding."""
     pad, unknown, start, end, pair = SPECIAL[family]
-    tokens = dict.fromkeys([pad, unknown, start, end, *".,!?'", *LETTERS, *(f"##{c}" for c in LETTERS), *WORDS])
+    tokens = dict.fromkeys([pad, unknown, start, end, *".,!?'", *LETTERS, *(f"##{c}" for c in LETTERS), *WORDS, MASK])
     vocab = {token: number for number, token in enumerate(tokens)}
     tokenizer = Tokenizer(models.WordPiece(vocab, unk_token=unknown))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -47,6 +48,7 @@ def tiny_tokenizer(family: Family = "bert") -> PreTrainedTokenizerFast:
         pad_token=pad,
         cls_token=start,
         sep_token=end,
+        mask_token=MASK,
         model_input_names=names,
         model_max_length=64,
     )

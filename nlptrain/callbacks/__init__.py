@@ -1,19 +1,64 @@
-"""The parts that plug into a Trainer: one file each, put together in `build`."""
+"""The parts that plug into a Trainer: one file each, usable on their own as ``Trainer(..., callbacks=[...])``.
+
+`build` is the list of a run, its order, and why that order.
+"""
+
+from collections.abc import Iterator
 
 from transformers import EarlyStoppingCallback, TrainerCallback
 
+from nlptrain.callbacks.gradient_clipping import GradientClipping
 from nlptrain.callbacks.history import History
+from nlptrain.callbacks.lr_schedule import LRSchedule
+from nlptrain.callbacks.nmse import NMSE, compute_nmse
+from nlptrain.callbacks.non_finite_guard import NonFiniteGuard
 from nlptrain.callbacks.progress import ProgressDisplay
-from nlptrain.config.schema import EarlyStopping
+from nlptrain.callbacks.weight_decay import WeightDecay
+from nlptrain.config.schema import Config
+from nlptrain.errors import ConfigError
 from nlptrain.run_folder import RunFolder
-from nlptrain.tasks import TaskSpec
 
-__all__ = ["History", "ProgressDisplay", "build"]
+__all__ = [
+    "NMSE",
+    "GradientClipping",
+    "History",
+    "LRSchedule",
+    "NonFiniteGuard",
+    "ProgressDisplay",
+    "WeightDecay",
+    "build",
+    "compute_nmse",
+]
 
 
-def build(task: TaskSpec, stopping: EarlyStopping, run: RunFolder) -> list[TrainerCallback]:
-    """The callbacks of a run, in the order in which they are called: what decides first, what only watches last."""
-    deciding: list[TrainerCallback] = []
-    if stopping.patience is not None:
-        deciding.append(EarlyStoppingCallback(stopping.patience, stopping.threshold))
-    return [*deciding, History(run.history), ProgressDisplay(task.metrics)]
+def build(config: Config, run: RunFolder) -> list[TrainerCallback]:
+    """The callbacks of a run in the order in which they are called.
+
+    What changes gradients comes first, then what changes weights, then what decides to stop; what only writes comes
+    last, so that it sees what the others added to a log entry.
+
+    Raises:
+        ConfigError: an argument of a part is out of its range.
+    """
+    try:
+        return [*_parts(config), History(run.history), ProgressDisplay(config.spec.metrics)]
+    except ValueError as error:
+        raise ConfigError("PART", str(error)) from error
+
+
+def _parts(config: Config) -> Iterator[TrainerCallback]:
+    if config.clipping:
+        yield GradientClipping(**config.clipping.model_dump())
+    if config.optim and config.optim.decay_schedule != "constant":
+        yield WeightDecay(
+            config.training["weight_decay"],
+            config.optim.decay_schedule,
+            embeddings=config.optim.decay_embeddings,
+            decoupled=config.optim.decoupled,
+        )
+    if config.schedule:
+        yield LRSchedule(config.schedule.name, **config.schedule_settings)
+    if "nmse" in config.spec.metrics:
+        yield NMSE()
+    if config.early_stopping.patience is not None:
+        yield EarlyStoppingCallback(config.early_stopping.patience, config.early_stopping.threshold)

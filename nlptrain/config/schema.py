@@ -5,19 +5,17 @@ A section is what its stage receives; nothing else of the configuration travels.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from nlptrain import schedules
+from nlptrain.config.parts import ClippingConfig, OptimConfig, ScheduleConfig
+from nlptrain.config.section import Section
 from nlptrain.metrics.registry import METRICS
 from nlptrain.tasks import CLASSIFICATION_METRICS, REGRESSION_METRICS, TASKS, Kind, TaskSpec
 
+OPTIMIZER_FIELDS = ("optim", "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon")
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 Column = Annotated[str, Field(min_length=1)]
-
-
-class Section(BaseModel):
-    """A frozen part of the configuration that knows all of its keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
 
 class TaskConfig(Section):
@@ -110,9 +108,13 @@ class ModelConfig(Section):
     """linear: a linear head; cosine: the cosine of the two embeddings of a bi_encoder regression."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Dropout inside the encoder and before the head."""
+    token_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Probability that training hides a token behind the mask token (not for stock)."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "ModelConfig":
+        if self.token_dropout and self.architecture == "stock":
+            raise ValueError("token_dropout is not for architecture stock, which stays as it is: use cross_encoder")
         if self.output == "cosine" and self.architecture != "bi_encoder":
             raise ValueError("output cosine needs architecture bi_encoder")
         return self
@@ -136,6 +138,12 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     training: dict[str, Any] = Field(default_factory=dict)
     """Any field of transformers.TrainingArguments by its own name; bf16 may also be auto."""
+    optim: OptimConfig | None = None
+    """The optimizer, in place of training.optim."""
+    clipping: ClippingConfig | None = None
+    """Gradient clipping, in place of training.max_grad_norm."""
+    schedule: ScheduleConfig | None = None
+    """The learning rate over time, in place of training.lr_scheduler_type."""
     early_stopping: EarlyStopping = EarlyStopping()
 
     @model_validator(mode="after")
@@ -150,6 +158,30 @@ class Config(Section):
         if self.model.output == "cosine" and spec.kind != "regression":
             raise ValueError(f"output cosine gives one score; task {spec.name!r} is {spec.kind}: use linear")
         return self
+
+    @model_validator(mode="after")
+    def _decided_once(self) -> "Config":
+        twice = [key for key, value in self.replaced.items() if self.training.get(key, value) != value]
+        twice += [key for key in OPTIMIZER_FIELDS if self.optim and key in self.training]
+        if twice:
+            raise ValueError(f"training.{twice[0]}: a section of this file takes its place; set one of them")
+        if self.schedule and (wrong := schedules.problem(self.schedule.name, self.schedule_settings)):
+            raise ValueError(f"schedule: {wrong}")
+        return self
+
+    @property
+    def replaced(self) -> dict[str, Any]:
+        """Fields of `training` whose place a section takes, with the values that switch the library's way off."""
+        clipping = {"max_grad_norm": 0.0} if self.clipping else {}
+        return clipping | ({"lr_scheduler_type": "constant", "warmup_steps": 0} if self.schedule else {})
+
+    @property
+    def schedule_settings(self) -> dict[str, Any]:
+        """Settings of the schedule, with the direction of the primary metric."""
+        metric = METRICS[self.spec.primary]
+        if self.schedule is None:
+            return {}
+        return self.schedule.settings(metric.name, greater_is_better=metric.greater_is_better)
 
     @property
     def spec(self) -> TaskSpec:

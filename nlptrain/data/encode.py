@@ -24,13 +24,15 @@ def encode(rows: Dataset, task: TaskSpec, tokenizer: PreTrainedTokenizerBase, ma
     """Tokenise the task's texts, pairs as one sequence, truncating the longer text first.
 
     Returns:
-        A data set in the same order with `TOKEN_COLUMNS` (those the tokenizer gives), ``length`` (tokens, int),
-        ``truncated`` (bool) and, where the rows are labelled, ``labels`` (class id or score in the user's unit).
+        A data set in the same order with `TOKEN_COLUMNS` (those the tokenizer gives), ``line`` (where the row stands
+        in its source), ``length`` (tokens, int), ``truncated`` (bool) and, where the rows are labelled, ``labels``
+        (class id, or score in the user's unit).
     """
 
     def tokens(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         found = tokenizer(*(batch[column] for column in task.text), truncation=True, max_length=max_length)
         columns = {name: found[name] for name in TOKEN_COLUMNS if name in found}
+        columns["line"] = batch["line"]
         columns["length"] = [len(ids) for ids in found["input_ids"]]
         columns["truncated"] = [bool(one.overflowing) for one in found.encodings]
         if "label" in batch:

@@ -172,9 +172,11 @@ def _own_config(
             pooling=settings.pooling,
             output=settings.output,
             head_dropout=settings.dropout,
+            token_dropout=settings.token_dropout,
             cls_token_id=tokenizer.cls_token_id,
             separator_token_id=tokenizer.sep_token_id,
             pad_token_id=tokenizer.pad_token_id,
+            mask_token_id=tokenizer.mask_token_id,
             **unit,
             **_label_fields(labels),
         )

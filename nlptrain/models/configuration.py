@@ -22,11 +22,13 @@ class NlpTrainConfig(PreTrainedConfig):
         pooling: how the token states of a sequence become one embedding.
         output: linear is dropout and a linear layer; cosine is the scaled cosine of the two embeddings.
         head_dropout: dropout probability before a linear head, in [0, 1).
+        token_dropout: probability that training hides a token behind the mask token, in [0, 1).
         target_mean: regression only, in the user's unit; a score is ``z * target_scale + target_mean``.
         target_scale: as `target_mean`, above 0.
         cls_token_id: first token of a sequence; the bi-encoder builds the two single sequences with it.
         separator_token_id: last token of a sequence and, in a pair, between the texts.
         pad_token_id: fills up short sequences.
+        mask_token_id: stands for a token that token_dropout hides.
 
     Raises:
         huggingface_hub.errors.StrictDataclassError: a value has the wrong type, is out of range
@@ -41,17 +43,21 @@ class NlpTrainConfig(PreTrainedConfig):
     pooling: Pooling = "mean"
     output: Output = "linear"
     head_dropout: float = 0.1
+    token_dropout: float = 0.0
     target_mean: float = 0.0
     target_scale: float = 1.0
     cls_token_id: int | None = None
     separator_token_id: int | None = None
     pad_token_id: int | None = None
+    mask_token_id: int | None = None
     problem_type: Literal["regression", "single_label_classification"] = "single_label_classification"
 
     def validate_ranges(self) -> None:
         """Check the numbers."""
         if not 0 <= self.head_dropout < 1:
             raise ValueError(f"head_dropout must be in [0, 1), found {self.head_dropout}")
+        if not 0 <= self.token_dropout < 1:
+            raise ValueError(f"token_dropout must be in [0, 1), found {self.token_dropout}")
         if not math.isfinite(self.target_mean):
             raise ValueError(f"target_mean must be finite, found {self.target_mean}")
         if not (math.isfinite(self.target_scale) and self.target_scale > 0):
@@ -70,6 +76,8 @@ class NlpTrainConfig(PreTrainedConfig):
     def validate_special_tokens(self) -> None:
         """Check that a bi-encoder can take pairs apart."""
         ids = [self.cls_token_id, self.separator_token_id, self.pad_token_id]
+        if self.token_dropout and None in [*ids, self.mask_token_id]:
+            raise ValueError("token_dropout needs a tokenizer with a mask token; set it to 0")
         if self.architecture == "bi_encoder" and None in ids:
             raise ValueError(
                 "a bi_encoder needs cls_token_id, separator_token_id and pad_token_id to take a pair apart, "

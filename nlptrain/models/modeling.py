@@ -17,6 +17,7 @@ from nlptrain.models.heads import CosineHead, LinearHead
 from nlptrain.models.loss import per_row_loss
 from nlptrain.models.pairs import SpecialTokens, split_pairs
 from nlptrain.models.pooling import POOLINGS
+from nlptrain.models.tokens import drop_tokens
 
 
 def encoder_arguments(config: PreTrainedConfig) -> dict[str, Any]:
@@ -109,6 +110,8 @@ class NlpTrainForSequenceClassification(PreTrainedModel):
         Raises:
             DataError: a bi-encoder met a row with one text.
         """
+        if self.training:
+            input_ids = self._with_dropped_tokens(input_ids)
         embeddings = self.embed(input_ids, attention_mask, token_type_ids)
         with torch.autocast(input_ids.device.type, enabled=False):
             logits = self.head(*embeddings) * self.config.target_scale + self.config.target_mean
@@ -131,6 +134,11 @@ class NlpTrainForSequenceClassification(PreTrainedModel):
         extra = {"token_type_ids": types} if takes_types and types is not None else {}
         states = self.encoder(input_ids=ids, attention_mask=mask, **extra).last_hidden_state
         return POOLINGS[self.config.pooling](states.float(), mask)
+
+    def _with_dropped_tokens(self, input_ids: Tensor) -> Tensor:
+        frame = {self.config.cls_token_id, self.config.separator_token_id, self.config.pad_token_id} - {None}
+        mask = self.config.mask_token_id or 0
+        return drop_tokens(input_ids, self.config.token_dropout, mask=mask, keep=cast("set[int]", frame))
 
     def _special_tokens(self) -> SpecialTokens:
         ids = (self.config.cls_token_id, self.config.separator_token_id, self.config.pad_token_id)

@@ -11,7 +11,9 @@ from nlptrain import callbacks, optim, training_arguments
 from nlptrain.config.schema import Config
 from nlptrain.data.encode import encode, length_facts, length_limit
 from nlptrain.data.load import load_splits
+from nlptrain.errors import ConfigError
 from nlptrain.metrics.registry import METRICS
+from nlptrain.models.build import vocab_size
 from nlptrain.models.checkpoint import default_name, load_tokenizer, locate, read_config
 from nlptrain.run_folder import RunFolder
 
@@ -38,7 +40,7 @@ def check(config: Config) -> dict[str, Any]:
     splits = load_splits(config.spec, config.data, seed=training["seed"])
     folder_of_model = locate(config.model.name or default_name())
     model_config = read_config(folder_of_model)
-    tokenizer = load_tokenizer(folder_of_model, model_config.vocab_size)
+    tokenizer = load_tokenizer(folder_of_model, vocab_size(model_config, folder_of_model))
     limit = length_limit(tokenizer, model_config, config.data.max_length)
     lengths = {s: length_facts(encode(rows, config.spec, tokenizer, limit)) for s, rows in splits.rows.items()}
     return {
@@ -55,6 +57,16 @@ def check(config: Config) -> dict[str, Any]:
 def check_parts(config: Config, folder: RunFolder) -> None:
     """Raise `ConfigError` where a technique cannot be built; `config` has its training resolved."""
     callbacks.build(config, folder)
+    evaluates = config.training["eval_strategy"] != "no"
+    problems = []
+    if config.early_stopping.patience is not None and not config.training["load_best_model_at_end"]:
+        problems.append("early_stopping needs evaluations and load_best_model_at_end: true")
+    if config.schedule and config.schedule.name == "plateau" and not evaluates:
+        problems.append("schedule: plateau needs evaluations; set training.eval_strategy")
+    if config.spec.kind == "regression" and config.training.get("label_smoothing_factor"):
+        problems.append("training.label_smoothing_factor is for classification; leave it out")
+    if problems:
+        raise ConfigError("CONFIG", problems)
     if config.optim:
         decay, chosen = config.training["weight_decay"], config.optim
         optim.check(chosen.name, weight_decay=decay, decoupled=chosen.decoupled, settings=chosen.settings)

@@ -161,6 +161,7 @@ def _command(
     _quiet()
     try:
         result = work()
+        text = json.dumps(result, allow_nan=False, ensure_ascii=False) if as_json else "\n".join(show(result))
     except Exception as error:  # noqa: BLE001 - the one place where every error becomes a message and an exit code
         if debug:
             raise
@@ -171,12 +172,16 @@ def _command(
 
             finish()
     if _is_main():
-        typer.echo(json.dumps(result, allow_nan=False, ensure_ascii=False) if as_json else "\n".join(show(result)))
+        typer.echo(text)
 
 
 def _fail(error: NlptrainError, *, as_json: bool) -> NoReturn:
-    # the same mistake is found by every process; a fault may be one process's alone
-    if _is_main() or isinstance(error, ProcessError | ResourceError) or type(error) is NlptrainError:
+    # the same mistake is found by every process of a machine; a fault may be one process's alone
+    if (
+        os.environ.get("LOCAL_RANK", "0") == "0"
+        or isinstance(error, ProcessError | ResourceError)
+        or type(error) is NlptrainError
+    ):
         typer.echo(f"nlptrain: error[{error.code}]: {error}", err=True)
     if as_json and _is_main():
         typer.echo(json.dumps({"error": error.code, "problems": error.problems, "exit_code": error.exit_code}))
@@ -191,8 +196,9 @@ def _named(error: Exception) -> NlptrainError:
         return ResourceError(
             "MEMORY", f"out of memory; lower training.per_device_train_batch_size or data.max_length: {text}"
         )
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return ResourceError("DISK", f"cannot write {error.filename or ''}: {error.strerror}; free some space")
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if full or "No space left" in text:
+        return ResourceError("DISK", f"cannot write: {text}; free some space")
     return NlptrainError("INTERNAL", f"{type(error).__name__}: {text}; run again with --debug for the traceback")
 
 

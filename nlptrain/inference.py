@@ -68,7 +68,10 @@ def open_run(run: RunFolder) -> OpenRun:
     chosen = {k: v for k, v in config.training.items() if k in keep}
     values = training_arguments.resolve({**chosen, **_NOTHING_WRITTEN, "bf16": False}, run.path)
     metric = METRICS[task.primary]
-    args = training_arguments.build(values, metric=metric.name, greater_is_better=metric.greater_is_better)
+    # the library makes this folder: the run folder itself, which is there
+    args = training_arguments.build(
+        values, metric=metric.name, greater_is_better=metric.greater_is_better, checkpoints="."
+    )
     labels = None
     if task.kind == "classification":
         id2label = cast("dict[int, str]", model.config.id2label)

@@ -16,9 +16,11 @@ from nlptrain.config.schema import Config
 from nlptrain.data.encode import encode, length_facts, length_limit
 from nlptrain.data.load import Splits, load_splits
 from nlptrain.errors import ModelError
+from nlptrain.inference import OpenRun, open_run
 from nlptrain.metrics.registry import METRICS
 from nlptrain.metrics.scores import Scores
 from nlptrain.models.build import build
+from nlptrain.models.checkpoint import default_name
 from nlptrain.models.target import TargetScale, fold
 from nlptrain.results import RunResult
 from nlptrain.run_folder import RunFolder
@@ -27,7 +29,7 @@ from nlptrain.trainer import FineTuner, score_logits
 
 logger = logging.getLogger(__name__)
 # What may differ between a run and its continuation: none of it changes what a step learns.
-HARMLESS = ("resume_from_checkpoint", "logging_steps", "report_to", "save_total_limit")
+HARMLESS = ("resume_from_checkpoint", "logging_steps", "report_to", "save_total_limit", "output_dir")
 
 
 def run(config: Config, *, resume: bool = False) -> RunResult:
@@ -51,13 +53,15 @@ def run(config: Config, *, resume: bool = False) -> RunResult:
     clock.lap("prepare")
     trained = fit(work.trainer, folder, resume=config.training.get("resume_from_checkpoint") or resume)
     work.finish()
+    work.trainer.save_model(str(folder.model))
+    processes.wait_for_all()
     clock.lap("train")
-    scores = {split: _score(work.trainer, rows) for split, rows in work.labelled().items()}
+    # what is scored is what was saved, the way `nlptrain evaluate` scores it
+    opened = open_run(folder)
+    scores = {split: _score(opened, rows) for split, rows in work.labelled().items()}
     clock.lap("evaluate")
     result = _record(work, splits, trained, scores, clock.seconds)
     if processes.is_main():
-        work.model.save_pretrained(folder.model)
-        work.tokenizer.save_pretrained(folder.model)
         result.write(folder.results)
     processes.wait_for_all()
     return result
@@ -109,6 +113,8 @@ def resolve(config: Config, folder: RunFolder, *, resume: bool) -> Config:
     config = config.model_copy(
         update={"training": training_arguments.resolve(config.training, folder.path, config.replaced)}
     )
+    name = config.model.name or default_name()
+    config = config.model_copy(update={"model": config.model.model_copy(update={"name": name})})
     check_parts(config, folder)
     if resume:
         changed = list(
@@ -116,6 +122,8 @@ def resolve(config: Config, folder: RunFolder, *, resume: bool) -> Config:
         )
         if changed:
             raise ModelError("RESUME", [f"{folder.path}: cannot continue with another {line}" for line in changed])
+    # every process has looked at the folder before one of them writes to it
+    processes.wait_for_all()
     return config
 
 
@@ -135,7 +143,7 @@ def assemble(config: Config, splits: Splits, folder: RunFolder) -> Work:
     args = training_arguments.build(training, metric=metric.name, greater_is_better=metric.greater_is_better)
     folder.create()
     if processes.is_main():
-        folder.config.write_text(config_file.dump(config), encoding="utf-8")
+        folder.write_config(config_file.dump(config))
     trainer = FineTuner(
         model,
         args,
@@ -150,8 +158,8 @@ def assemble(config: Config, splits: Splits, folder: RunFolder) -> Work:
     return Work(config, model, tokenizer, target, encoded, limit, trainer)
 
 
-def _score(trainer: FineTuner, rows: Dataset) -> Scores:
-    return score_logits(trainer.task, trainer.logits(rows), rows.with_format("numpy")["labels"][:])
+def _score(opened: OpenRun, rows: Dataset) -> Scores:
+    return score_logits(opened.task, opened.logits(rows), rows.with_format("numpy")["labels"][:])
 
 
 def _changes(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
@@ -178,7 +186,6 @@ def _record(
         data=splits.facts | {"tokens": {split: length_facts(rows) for split, rows in work.encoded.items()}},
         model={
             **settings.model_dump(mode="json"),
-            "name": work.model.name_or_path or settings.name,
             "parameters": work.model.num_parameters(),
             "max_length": work.max_length,
             "labels": list(splits.labels.names) if splits.labels else None,

@@ -31,7 +31,7 @@ def predict(opened: OpenRun, source: str, output: Path) -> dict[str, Any]:
         ConfigError: the output cannot be written or is of another format.
         DataError: unreadable rows.
     """
-    _check_output(output)
+    _check_output(output, source)
     rows, notes = load_rows(opened.task, source, opened.config.data, opened.labels, need_labels=False)
     encoded = opened.encode(rows)
     logits = opened.logits(encoded)
@@ -57,7 +57,9 @@ def _records(
         yield record | {"flag": "empty" if empty else "truncated" if truncated else ""}
 
 
-def _check_output(output: Path) -> None:
+def _check_output(output: Path, source: str) -> None:
+    if output.resolve() == Path(source).resolve():
+        raise ConfigError("OUTPUT", f"--output: {output} is the file to be predicted; name another one")
     if output.suffix not in (".csv", ".jsonl"):
         raise ConfigError("OUTPUT", f"--output: expected a .csv or .jsonl file, found {output}")
     if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):

@@ -31,7 +31,7 @@ def start() -> int:
     asked = max(int(os.environ.get("WORLD_SIZE", "1")), _asked_of_launcher())
     if "RANK" in os.environ and not distributed.is_initialized():
         # Trainer passes its time limit on for GPUs only; without one a lost process would be waited for 30 minutes.
-        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         distributed.init_process_group(backend, timeout=TIMEOUT)
     found = distributed.get_world_size() if distributed.is_initialized() else 1
     if found != asked:
@@ -65,7 +65,7 @@ def _asked_of_launcher() -> int:
         words = parent.cmdline() if parent else []
         folder = Path(parent.cwd()) if parent else Path()
         names = {Path(word).name for word in words}
-        if {"accelerate", "launch"} <= names or "accelerate.commands.launch" in names:
+        if {"accelerate", "launch"} <= names or names & {"accelerate-launch", "accelerate.commands.launch"}:
             return _count(words, folder)
     return 1
 
@@ -86,7 +86,7 @@ def _count_in_file(path: Path) -> int:
         for line in path.read_text(encoding="utf-8").splitlines():
             key, _, value = line.partition(":")
             if key.strip() == "num_processes":
-                return int(value)
+                return int(value.partition("#")[0])
     return 1
 
 

@@ -68,6 +68,12 @@ class RunFolder:
         if not (self.model / "config.json").is_file():
             raise ModelError("RUN", f"{self.path}: no model/ yet; finish the run with `nlptrain train ... --resume`")
 
+    def write_config(self, text: str) -> None:
+        """Write the resolved configuration, whole or not at all."""
+        partial = self.config.with_suffix(".partial")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(self.config)
+
     def create(self) -> None:
         """Make the folder.
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 Kind = Literal["classification", "regression"]
 
-CLASSIFICATION_METRICS = ("accuracy", "f1", "matthews_correlation")
+CLASSIFICATION_METRICS = ("accuracy", "f1_macro", "matthews_correlation")
 REGRESSION_METRICS = ("pearson", "spearman", "mse", "rmse", "nmse")
 STANDARD_SPLITS = {"train": "train", "validation": "validation", "test": "test"}
 MATCHED_SPLITS = {

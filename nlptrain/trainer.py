@@ -25,6 +25,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
+    ProgressCallback,
     Trainer,
     TrainerCallback,
     TrainingArguments,
@@ -87,8 +88,9 @@ class FineTuner(Trainer):
             # before what changes gradients: clipping by value would make an infinite one finite
             callbacks=[NonFiniteGuard(self.step_rows), *(callbacks or [])],
         )
-        # it prints to standard output, which belongs to the result
+        # they print to standard output, which belongs to the result
         self.remove_callback(PrinterCallback)
+        self.remove_callback(ProgressCallback)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """This process's batches of the current epoch."""
@@ -169,7 +171,6 @@ class FineTuner(Trainer):
             rank=args.process_index,
             seed=args.data_seed if args.data_seed is not None else args.seed,
             strategy=cast("Strategy", args.train_sampling_strategy),
-            drop_last=args.dataloader_drop_last,
             padding_index=len(rows),
         )
 
@@ -196,11 +197,16 @@ class FineTuner(Trainer):
             scale=self.target_scale,
             label_smoothing=self.args.label_smoothing_factor if training else 0.0,
         )
-        return (losses * keep).sum() / (keep.sum() if num_items_in_batch is None else num_items_in_batch)
+        total: Tensor = (losses * keep).sum()
+        if num_items_in_batch is None:
+            return total / keep.sum()
+        # gradients are averaged over processes, and the rows are those of all
+        return total * self.accelerator.num_processes / num_items_in_batch
 
     def _metrics(self, found: EvalPrediction) -> dict[str, float]:
         scores = score_logits(self.task, np.asarray(found.predictions), np.asarray(found.label_ids))
-        return {name: selection_value(METRICS[name], scores) for name in self.task.metrics}
+        defined = {name: value for name, value in scores.values.items() if value is not None}
+        return defined | {self.task.primary: selection_value(METRICS[self.task.primary], scores)}
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         super()._save(output_dir, state_dict)

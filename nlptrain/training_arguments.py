@@ -44,7 +44,7 @@ DEFAULTS: dict[str, Any] = {
 # these of the library's optimizers add weight decay to the gradient (Loshchilov & Hutter 2019, arXiv 1711.05101)
 _COUPLED_DECAY = ("rmsprop", "adagrad", "sgd")
 _PLATEAU = "reduce_lr_on_plateau"
-_OURS = ("output_dir", "metric_for_best_model", "greater_is_better", "resume_from_checkpoint", "use_cpu")
+_OURS = ("output_dir", "resume_from_checkpoint", "use_cpu", "average_tokens_across_devices")
 
 
 def resolve(training: Mapping[str, Any], run: Path, replaced: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -55,12 +55,12 @@ def resolve(training: Mapping[str, Any], run: Path, replaced: Mapping[str, Any] 
         run: the run folder.
         replaced: values that switch off what a part takes the place of.
     """
-    values = {**DEFAULTS, **training, **(replaced or {}), "output_dir": str(run)}
+    given = {key: value for key, value in training.items() if value is not None}
+    values = {**DEFAULTS, **given, **(replaced or {}), "output_dir": str(run)}
     if values["lr_scheduler_type"] == _PLATEAU:
         values["warmup_steps"] = training.get("warmup_steps", 0)
     if values.get("optim") in _COUPLED_DECAY:
         values["weight_decay"] = training.get("weight_decay", 0.0)
-    values.setdefault("data_seed", values["seed"])
     values.setdefault("use_cpu", not torch.cuda.is_available())
     values.setdefault("dataloader_pin_memory", not values["use_cpu"])
     if values["bf16"] == "auto":
@@ -77,8 +77,10 @@ def has_bf16(*, cpu: bool) -> bool:
     return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
-def build(values: Mapping[str, Any], *, metric: str, greater_is_better: bool) -> TrainingArguments:
-    """TrainingArguments from `resolve`'s values; checkpoints go to ``<run>/checkpoints``.
+def build(
+    values: Mapping[str, Any], *, metric: str, greater_is_better: bool, checkpoints: str = "checkpoints"
+) -> TrainingArguments:
+    """TrainingArguments from `resolve`'s values; checkpoints go to the folder of that name in the run folder.
 
     Raises:
         ConfigError: the library refuses a value or a combination, in its own words.
@@ -92,11 +94,13 @@ def build(values: Mapping[str, Any], *, metric: str, greater_is_better: bool) ->
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(Path(values["output_dir"]) / "logs"))
     try:
         return TrainingArguments(
-            output_dir=str(Path(values["output_dir"]) / "checkpoints"),
+            output_dir=str(Path(values["output_dir"]) / checkpoints),
             use_cpu=values["use_cpu"],
             metric_for_best_model=f"eval_{metric}",
             # the library guesses the direction from the name and would keep the worst NMSE
             greater_is_better=greater_is_better,
+            # our loss does it
+            average_tokens_across_devices=False,
             **chosen,
         )
     except (ValueError, TypeError, RuntimeError, ImportError) as error:

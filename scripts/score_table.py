@@ -17,7 +17,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-SHOWN = {"classification": ("accuracy", "f1", "matthews_correlation"), "regression": ("pearson", "spearman", "nmse")}
+SHOWN = {
+    "classification": ("accuracy", "f1", "f1_macro", "matthews_correlation"),
+    "regression": ("pearson", "spearman", "nmse"),
+}
 
 
 def main() -> None:
@@ -40,7 +43,7 @@ def train(config: Path, seed: int, runs: Path, jobs: int) -> None:
     if (run / "results.json").is_file():
         return
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
-    resume = ["--resume"] if any((run / "checkpoints").glob("checkpoint-*")) else []
+    resume = ["--resume"] if (run / "config.yaml").is_file() else []
     command = [sys.executable, "-m", "nlptrain", "train", str(config), *resume]
     run.parent.mkdir(parents=True, exist_ok=True)
     with run.with_suffix(".log").open("a") as log:

@@ -1,15 +1,11 @@
 #!/usr/bin/env bash
 # Lint, types and tests; the words given go to pytest, e.g. scripts/test.sh -m "slow or not slow" -k resume
-# Reads real data from NLPTRAIN_DATA, or from ../shared/data where that exists; tests that need it skip otherwise.
+# Tests that need real data read it below NLPTRAIN_DATA, and skip where that is not set.
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
 bash "$root/scripts/setup.sh"
 cd "$root"
-if [[ -z "${NLPTRAIN_DATA+set}" && -d ../shared/data ]]; then
-    NLPTRAIN_DATA="$(cd ../shared/data && pwd -P)"
-    export NLPTRAIN_DATA
-fi
 
 python=".venv/bin/python"
 status=0

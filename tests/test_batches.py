@@ -54,7 +54,3 @@ def test_grouping_by_length_saves_padding() -> None:
         return sum(len(b) * max(LENGTHS[i] for i in b) for b in batches(strategy=strategy))
 
     assert padded("group_by_length") < 1.1 * sum(LENGTHS) < padded("random")
-
-
-def test_drop_last_leaves_out_only_the_smaller_window() -> None:
-    assert [len(b) for b in batches(drop_last=True)] == [8] * (203 // 8)

@@ -3,78 +3,18 @@
 import csv
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from nlptrain import cli
-from tests.tiny import tiny_model_dir
+from tests.command_line import Done, sentences, write_csv
 
-POSITIVE, NEGATIVE = ["good", "fine", "great", "happy"], ["bad", "poor", "awful", "sad"]
 GLUE = ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli")
 RUN_FILES = {"config.yaml", "results.json", "history.jsonl", "model", "checkpoints"}
-
-
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def nlptrain(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
-    def call(*words: object) -> Done:
-        monkeypatch.setattr(sys, "argv", ["nlptrain", *map(str, words)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return Done(code, *capsys.readouterr())
-
-    return call
-
-
-def sentences(count: int, seed: int) -> list[tuple[str, str]]:
-    rng = np.random.default_rng(seed)
-    rows = []
-    for number in range(count):
-        label = ("negative", "positive")[number % 2]
-        words = [
-            *rng.choice(POSITIVE if number % 2 else NEGATIVE, 2),
-            *rng.choice(["film", "story", "dog", "a", "the"], 6),
-        ]
-        rows.append((" ".join(rng.permutation(words)) + f" {seed} {'x' * (number % 7)} {number}", label))
-    return rows
-
-
-def write_csv(path: Path, rows: list[tuple[Any, ...]], header: tuple[str, ...] = ("text", "label")) -> Path:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([header, *rows])
-    return path
-
-
-@pytest.fixture
-def card(tmp_path: Path) -> Path:
-    """A classification experiment on a tiny random model that takes a second."""
-    model = tiny_model_dir(tmp_path / "tiny", dropout=0.0)
-    write_csv(tmp_path / "train.csv", sentences(120, 0))
-    write_csv(tmp_path / "test.csv", sentences(31, 1))
-    path = tmp_path / "card.yaml"
-    path.write_text(
-        "task: {name: words, kind: classification, labels: [negative, positive]}\n"
-        f"data: {{train: {tmp_path}/train.csv, test: {tmp_path}/test.csv}}\n"
-        f"model: {{name: {model}, dropout: 0.0}}\n"
-        f"training: {{output_dir: {tmp_path}/run, num_train_epochs: 3, learning_rate: 0.01, "
-        "per_device_train_batch_size: 8}\n",
-        encoding="utf-8",
-    )
-    return path
 
 
 def test_from_csv_to_predictions(nlptrain: Callable[..., Done], card: Path, tmp_path: Path) -> None:
@@ -250,6 +190,43 @@ def test_a_wrong_command_line_is_exit_code_2(nlptrain: Callable[..., Done], word
 
 def test_tasks_lists_the_nine_of_glue(nlptrain: Callable[..., Done]) -> None:
     assert set(json.loads(nlptrain("tasks", "--json").out)) == set(GLUE)
+
+
+def test_a_half_written_checkpoint_is_passed_over_and_a_run_without_one_begins(
+    nlptrain: Callable[..., Done], card: Path, tmp_path: Path
+) -> None:
+    assert nlptrain("train", card, "training.save_total_limit=9").code == 0
+    torn = tmp_path / "run" / "checkpoints" / "checkpoint-42"
+    (torn / "trainer_state.json").unlink()
+    done = nlptrain("train", card, "training.save_total_limit=9", "--resume")
+    assert (done.code, f"{torn} is incomplete" in done.err, "checkpoint-28" in done.err) == (0, True, True)
+    subprocess.run(["rm", "-r", str(torn.parent), str(tmp_path / "run" / "model")], check=True)
+    done = nlptrain("train", card, "training.save_total_limit=9", "--resume")
+    assert (done.code, "starting at step 0" in done.err) == (0, True)
+
+
+def test_scores_of_a_half_precision_run_are_those_of_the_saved_model(
+    nlptrain: Callable[..., Done], card: Path, tmp_path: Path
+) -> None:
+    rows = [(text, 1000 + 50 * (label == "positive")) for text, label in sentences(60, 0)]
+    for name in ("train", "test"):
+        write_csv(tmp_path / f"{name}.csv", [(f"{t} {name}", score) for t, score in rows], ("text", "score"))
+    kind = "{name: words, kind: regression, label: score}"
+    words = (f"task={kind}", "model.architecture=stock", "training.bf16=true", "training.num_train_epochs=1")
+    result = json.loads(nlptrain("train", card, *words, "--json").out)
+    evaluated = json.loads(nlptrain("evaluate", tmp_path / "run", "--data", tmp_path / "test.csv", "--json").out)
+    assert result["training"]["bf16"] is True
+    assert evaluated["metrics"] == result["metrics"]["test"]
+
+
+def test_predictions_never_replace_the_file_they_are_for(
+    nlptrain: Callable[..., Done], card: Path, tmp_path: Path
+) -> None:
+    assert nlptrain("train", card, "training.max_steps=2").code == 0
+    data = tmp_path / "test.csv"
+    before = data.read_bytes()
+    assert nlptrain("predict", tmp_path / "run", "--data", data, "--output", data).code == 2
+    assert data.read_bytes() == before
 
 
 TECHNIQUES = """

@@ -51,6 +51,9 @@ def test_every_problem_is_reported_at_once_with_its_line(tmp_path: Path) -> None
         ("warmup_steps=-1", "at least 0"),
         ("num_train_epochs=0", "more than 0"),
         ("train_sampling_strategy=batch_rebalance", "group_by_length"),
+        ("learning_rate=.nan", "finite"),
+        ("metric_for_best_model=eval_loss", "task.primary"),
+        ("dataloader_drop_last=true", "every row"),
     ],
 )
 def test_training_values_are_checked_before_anything_loads(tmp_path: Path, setting: str, expected: str) -> None:

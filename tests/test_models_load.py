@@ -46,14 +46,18 @@ COMBINATIONS = [
 
 
 @pytest.mark.parametrize(("architecture", "pooling", "output", "task"), COMBINATIONS)
-def test_saved_and_loaded_logits_are_bitwise_equal(
+def test_saved_and_loaded_models_are_equal(
     tmp_path: Path, architecture: Any, pooling: Any, output: Any, task: str
 ) -> None:
     folder, model, tokenizer = saved(tmp_path, task, architecture=architecture, pooling=pooling, output=output)
     loaded: Any
     loaded, loaded_tokenizer = load(folder)
     assert not loaded.training
-    assert torch.equal(loaded(**encoded(loaded_tokenizer)).logits, model(**encoded(tokenizer)).logits)
+    stored = loaded.state_dict()
+    assert all(torch.equal(stored[name], weight) for name, weight in model.state_dict().items())
+    # the last bit of a product may depend on where in memory a weight lies
+    again, before = loaded(**encoded(loaded_tokenizer)).logits, model(**encoded(tokenizer)).logits
+    torch.testing.assert_close(again, before, rtol=1e-6, atol=1e-6)
     assert loaded.accepts_loss_kwargs is False
 
 

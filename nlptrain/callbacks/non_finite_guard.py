@@ -32,7 +32,7 @@ class NonFiniteGuard(TrainerCallback):
     diverged once the scale, which starts at 65536, is down to 1. It has to come before callbacks that change gradients.
 
     Args:
-        rows: gives the ids of this process's rows of the current step, for the message; left out: none are named.
+        rows: gives the ids of the rows of the current step, for the message; left out: none are named.
 
     Raises:
         ValueError: at the start of training with DeepSpeed or Megatron, which keep the gradients to themselves.
@@ -92,7 +92,7 @@ class NonFiniteGuard(TrainerCallback):
     def _message(self, state: TrainerState) -> str:
         broken = [name for name, norm in self.norms_.items() if not norm.isfinite()]
         where = f"first of {_shown(broken)}" if broken else "though of no single parameter on this process"
-        rows = f", rows {_shown(self.rows())} of this process" if self.rows else ""
+        rows = f", rows {_shown(self.rows())}" if self.rows else ""
         return (
             f"non-finite gradient in step {state.global_step + 1} (epoch {state.epoch:.4g}), {where}{rows}; the "
             "weights are those before this step: look at the rows and lower the learning rate"

@@ -77,6 +77,10 @@ class ProgressDisplay(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Take the bar away."""
+        self.close()
+
+    def close(self) -> None:
+        """Give the terminal back, whatever ended the training."""
         if self.bar_ is not None:
             self.bar_.stop()
             self.bar_ = None

@@ -4,6 +4,7 @@ Importing TrainingArguments costs seconds; its field names and annotations stand
 """
 
 import ast
+import math
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,11 +40,20 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "logging_strategy": ("no", "steps", "epoch"),
 }
 _FULL_EVAL = "it would leave the weights themselves in half precision; use bf16"
-_COLUMNS = "the model takes only its own columns; leave it out"
-_REFUSED: dict[str, tuple[bool, str]] = {
+_METRIC = "the task's primary metric selects, in its own direction; set task.primary"
+# a value of None: whatever it is
+_REFUSED: dict[str, tuple[bool | None, str]] = {
     "bf16_full_eval": (True, _FULL_EVAL),
     "fp16_full_eval": (True, _FULL_EVAL),
-    "remove_unused_columns": (False, _COLUMNS),
+    "remove_unused_columns": (False, "the model takes only its own columns"),
+    "metric_for_best_model": (None, _METRIC),
+    "greater_is_better": (None, _METRIC),
+    "average_tokens_across_devices": (False, "the loss is the mean over the rows of all processes"),
+    "auto_find_batch_size": (True, "it would change the batch size unseen"),
+    "dataloader_drop_last": (True, "every row is trained on and scored"),
+    "batch_eval_metrics": (True, "metrics are computed on whole arrays"),
+    "prediction_loss_only": (True, "metrics need the predictions"),
+    "accelerator_config": (None, "batches are divided among processes by their own rule"),
 }
 
 
@@ -64,8 +74,10 @@ def problem(key: str, value: Any) -> str | None:
     """What is wrong with ``training.key: value``, or None; unknown keys are not looked at here."""
     if value is None or (key == "bf16" and value == "auto"):
         return None
-    if key in _REFUSED and value is _REFUSED[key][0]:
+    if key in _REFUSED and _REFUSED[key][0] in (None, value):
         return f"not available: {_REFUSED[key][1]}"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "expected a finite number"
     if key in _CHOICES and value not in _CHOICES[key]:
         return f"expected one of {', '.join(_CHOICES[key])}"
     if not _fits(training_fields()[key], value):

@@ -29,7 +29,6 @@ class RankBatches(Sampler[list[int]]):
         rank: this process.
         seed: seed of the order.
         strategy: random, sequential, or group_by_length (random among rows of similar length).
-        drop_last: leave out the last, smaller window.
         padding_index: row given to a process for which a window has no row left; its label must be ignored.
     """
 
@@ -43,7 +42,6 @@ class RankBatches(Sampler[list[int]]):
         rank: int = 0,
         seed: int = 42,
         strategy: Strategy = "group_by_length",
-        drop_last: bool = False,
         padding_index: int | None = None,
     ) -> None:
         self.lengths = np.asarray(lengths)
@@ -54,7 +52,6 @@ class RankBatches(Sampler[list[int]]):
         self.rank = rank
         self.seed = seed
         self.strategy = strategy
-        self.drop_last = drop_last
         self.padding_index = padding_index
         self.epoch = 0
 
@@ -69,7 +66,7 @@ class RankBatches(Sampler[list[int]]):
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.lengths), self.window)
-        return full * self.accumulation + (0 if self.drop_last else ceil(rest / self.per_slot))
+        return full * self.accumulation + ceil(rest / self.per_slot)
 
     def __iter__(self) -> Iterator[list[int]]:
         for window in self.windows():
@@ -85,7 +82,7 @@ class RankBatches(Sampler[list[int]]):
         windows = [order[start : start + self.window] for start in range(0, full, self.window)]
         if self.strategy == "group_by_length":
             windows = [windows[i] for i in self._generator(1).permutation(len(windows))]
-        return windows if self.drop_last or full == len(order) else [*windows, order[full:]]
+        return windows if full == len(order) else [*windows, order[full:]]
 
     def _order(self) -> NDArray[np.int64]:
         order = np.arange(len(self.lengths))

@@ -62,7 +62,7 @@ def build(
     with quiet():
         config = read_config(folder)
         _set_dropout(config, settings.dropout, ENCODER_DROPOUTS)
-        tokenizer = load_tokenizer(folder, _vocab_size(config, folder))
+        tokenizer = load_tokenizer(folder, vocab_size(config, folder))
         if settings.architecture == "stock":
             return _stock(folder, config, settings.dropout, labels, target), tokenizer
         return _own(folder, config, settings, labels, target, tokenizer), tokenizer
@@ -74,7 +74,8 @@ def _set_dropout(config: PreTrainedConfig, dropout: float, names: tuple[str, ...
             setattr(config, name, dropout)
 
 
-def _vocab_size(config: PreTrainedConfig, folder: Path) -> int:
+def vocab_size(config: PreTrainedConfig, folder: Path) -> int:
+    """Embeddings of a text encoder; ModelError if `config` is none."""
     size = getattr(config, "vocab_size", None)
     if not isinstance(size, int):
         raise ModelError("MODEL_CONFIG", f"{folder}: expected a text encoder, found model type {config.model_type!r}")

@@ -1,0 +1,36 @@
+"""A small labelled task and the command line as tests use them."""
+
+import csv
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+POSITIVE, NEGATIVE = ["good", "fine", "great", "happy"], ["bad", "poor", "awful", "sad"]
+
+
+class Done(NamedTuple):
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+def sentences(count: int, seed: int) -> list[tuple[str, str]]:
+    """Distinct texts whose label two of their words tell, alternating."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for number in range(count):
+        label = ("negative", "positive")[number % 2]
+        telling = rng.choice(POSITIVE if number % 2 else NEGATIVE, 2)
+        words = [*telling, *rng.choice(["film", "story", "dog", "a", "the"], 6)]
+        rows.append((" ".join(rng.permutation(words)) + f" {seed} {'x' * (number % 7)} {number}", label))
+    return rows
+
+
+def write_csv(path: Path, rows: list[tuple[Any, ...]], header: tuple[str, ...] = ("text", "label")) -> Path:
+    """A CSV file with a header."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path

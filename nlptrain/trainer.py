@@ -201,7 +201,8 @@ class FineTuner(Trainer):
         if num_items_in_batch is None:
             return total / keep.sum()
         # gradients are averaged over processes, and the rows are those of all
-        return total * self.accelerator.num_processes / num_items_in_batch
+        mean: Tensor = total * self.accelerator.num_processes / num_items_in_batch
+        return mean
 
     def _metrics(self, found: EvalPrediction) -> dict[str, float]:
         scores = score_logits(self.task, np.asarray(found.predictions), np.asarray(found.label_ids))

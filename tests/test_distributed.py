@@ -47,6 +47,7 @@ def test_two_processes_train_as_one(nlptrain: Callable[..., Done], card: Path, t
     assert sorted(p.name for p in two.iterdir()) == sorted(p.name for p in one.iterdir())
 
 
+@pytest.mark.slow
 def test_two_processes_evaluate_and_predict_as_one(nlptrain: Callable[..., Done], card: Path, tmp_path: Path) -> None:
     assert nlptrain("train", card, "training.max_steps=3").code == 0
     run, data = tmp_path / "run", tmp_path / "test.csv"

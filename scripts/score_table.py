@@ -1,6 +1,6 @@
 """Train configurations with several seeds and write the table of their scores that stands in the README.
 
-    python scripts/score_table.py --runs runs/table --seeds 1 2 3 --jobs 2 configs/sst2.yaml configs/stsb.yaml
+    python scripts/score_table.py configs/sst2.yaml configs/stsb.yaml --runs runs/table --seeds 1 2 3 --jobs 2
 
 Finished runs are kept and skipped, so it can be stopped and started again. Each job is one `nlptrain train` process;
 with several jobs the cores are divided among them. The table is a pure function of the results.json files.

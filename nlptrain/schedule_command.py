@@ -17,9 +17,11 @@ def schedule(config: Config, output: Path | None) -> dict[str, Any]:
     """`show` for the rows and settings of a configuration; with `output`, also drawn to an SVG file.
 
     Raises:
-        ConfigError: the configuration has no schedule, or one that does not fit the run.
+        ConfigError: the output cannot be written, or the configuration has no schedule or one that does not fit.
         DataError: the training rows cannot be read.
     """
+    if output is not None and (output.suffix != ".svg" or not output.parent.is_dir()):
+        raise ConfigError("OUTPUT", f"--output: expected an .svg file in a folder that exists, found {output}")
     if config.schedule is None:
         found = config.training.get("lr_scheduler_type", training_arguments.DEFAULTS["lr_scheduler_type"])
         raise ConfigError("SCHEDULE", f"the configuration has no `schedule`, e.g. schedule: {{name: {found}}}")

@@ -71,7 +71,7 @@ def resolve(training: Mapping[str, Any], run: Path, replaced: Mapping[str, Any] 
 
 
 def has_bf16(*, cpu: bool) -> bool:
-    """Whether the hardware multiplies in bfloat16; emulated, it is up to 100 times slower than float32."""
+    """Whether the hardware multiplies in bfloat16; emulated, it is far slower than float32."""
     if cpu:
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return bool(torch.cuda.is_bf16_supported(including_emulation=False))

@@ -261,6 +261,8 @@ def test_the_schedule_is_drawn_to_a_file(nlptrain: Callable[..., Done], card: Pa
     done = nlptrain("schedule", card, "schedule.name=linear", "--output", tmp_path / "rate.svg")
     assert done.code == 0, done.err
     assert (tmp_path / "rate.svg").read_text().startswith("<svg")
+    for wrong in (tmp_path / "rate.png", tmp_path / "nowhere" / "rate.svg"):
+        assert nlptrain("schedule", card, "schedule.name=linear", "--output", wrong).code == 2
 
 
 @pytest.mark.parametrize(

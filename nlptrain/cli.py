@@ -1,6 +1,5 @@
 """The command line. Heavy libraries are imported inside the commands, so that ``--help`` is instant."""
 
-import errno
 import json
 import logging
 import os
@@ -11,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from nlptrain.errors import ConfigError, NlptrainError, ProcessError, ResourceError
+from nlptrain.errors import ConfigError, NlptrainError, ProcessError, ResourceError, named
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document on standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")]
@@ -165,7 +164,7 @@ def _command(
     except Exception as error:  # noqa: BLE001 - the one place where every error becomes a message and an exit code
         if debug:
             raise
-        _fail(_named(error), as_json=as_json)
+        _fail(named(error), as_json=as_json)
     finally:
         if "RANK" in os.environ:
             from nlptrain.processes import finish
@@ -186,20 +185,6 @@ def _fail(error: NlptrainError, *, as_json: bool) -> NoReturn:
     if as_json and _is_main():
         typer.echo(json.dumps({"error": error.code, "problems": error.problems, "exit_code": error.exit_code}))
     sys.exit(error.exit_code)
-
-
-def _named(error: Exception) -> NlptrainError:
-    text = " ".join(str(error).split())
-    if isinstance(error, NlptrainError):
-        return error
-    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
-        return ResourceError(
-            "MEMORY", f"out of memory; lower training.per_device_train_batch_size or data.max_length: {text}"
-        )
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    if full or "No space left" in text:
-        return ResourceError("DISK", f"cannot write: {text}; free some space")
-    return NlptrainError("INTERNAL", f"{type(error).__name__}: {text}; run again with --debug for the traceback")
 
 
 def _load(config: Path, overrides: list[str] | None) -> Any:

@@ -7,8 +7,8 @@ exit codes: 0 done, 2 usage or configuration, 3 data, 4 checkpoint or model, 5 d
 7 processes, 130 interrupted, 143 terminated.
 """
 
+import errno
 from collections.abc import Sequence
-from typing import ClassVar
 
 
 class NlptrainError(Exception):
@@ -19,7 +19,7 @@ class NlptrainError(Exception):
         message: one sentence or more; a list of problems is joined into numbered lines.
     """
 
-    exit_code: ClassVar[int] = 1
+    exit_code: int = 1
 
     def __init__(self, code: str, message: str | Sequence[str]) -> None:
         self.code = f"E_{code}"
@@ -67,3 +67,26 @@ class ProcessError(NlptrainError):
     """The processes of a distributed run are not the ones that were asked for."""
 
     exit_code = 7
+
+
+class StoppedError(NlptrainError):
+    """A signal ended the run; the exit code is 128 + its number."""
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__("INTERRUPTED", message)
+        self.exit_code = 128 + number
+
+
+def named(error: Exception) -> NlptrainError:
+    """`error` itself where it is one of ours, else the kind of fault it stands for."""
+    text = " ".join(str(error).split())
+    if isinstance(error, NlptrainError):
+        return error
+    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+        return ResourceError(
+            "MEMORY", f"out of memory; lower training.per_device_train_batch_size or data.max_length: {text}"
+        )
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if full or "No space left" in text or "File too large" in text:
+        return ResourceError("DISK", f"cannot write: {text}; free some space")
+    return NlptrainError("INTERNAL", f"{type(error).__name__}: {text}; run again with --debug for the traceback")

@@ -1,6 +1,7 @@
 """The whole program in one function: config -> data -> model -> trainer -> train -> evaluate -> results."""
 
 import logging
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -17,6 +18,7 @@ from nlptrain.data.encode import encode, length_facts, length_limit
 from nlptrain.data.load import Splits, load_splits
 from nlptrain.errors import ModelError
 from nlptrain.inference import OpenRun, open_run
+from nlptrain.interruption import handled, interrupt
 from nlptrain.metrics.registry import METRICS
 from nlptrain.metrics.scores import Scores
 from nlptrain.models.build import build
@@ -24,6 +26,7 @@ from nlptrain.models.checkpoint import default_name
 from nlptrain.models.target import TargetScale, fold
 from nlptrain.results import RunResult
 from nlptrain.run_folder import RunFolder
+from nlptrain.run_status import RunStatus
 from nlptrain.train import fit
 from nlptrain.trainer import FineTuner, score_logits
 
@@ -42,28 +45,28 @@ def run(config: Config, *, resume: bool = False) -> RunResult:
     Raises:
         NlptrainError: one of its kinds, each with its exit code.
     """
-    clock = Clock()
-    processes.start()
     folder = RunFolder(Path(config.training["output_dir"]))
-    config = resolve(config, folder, resume=resume)
-    splits = load_splits(config.spec, config.data, seed=config.training["seed"])
-    for note in splits.notes:
-        logger.info("%s", note)
-    work = assemble(config, splits, folder)
-    clock.lap("prepare")
-    trained = fit(work.trainer, folder, resume=config.training.get("resume_from_checkpoint") or resume)
-    work.finish()
-    work.trainer.save_model(str(folder.model))
-    processes.wait_for_all()
-    clock.lap("train")
-    # what is scored is what was saved, the way `nlptrain evaluate` scores it
-    opened = open_run(folder)
-    scores = {split: _score(opened, rows) for split, rows in work.labelled().items()}
-    clock.lap("evaluate")
-    result = _record(work, splits, trained, scores, clock.seconds)
-    if processes.is_main():
-        result.write(folder.results)
-    processes.wait_for_all()
+    count = processes.start()
+    with handled(interrupt), RunStatus(folder.status, main=processes.is_main()) as status:
+        clock = Clock()
+        config = resolve(config, folder, resume=resume)
+        splits = load_splits(config.spec, config.data, seed=config.training["seed"])
+        for note in splits.notes:
+            logger.info("%s", note)
+        work = assemble(config, splits, folder)
+        status.running(count)
+        clock.lap("prepare")
+        trained = fit(work.trainer, folder, resume=config.training.get("resume_from_checkpoint") or resume)
+        work.export(folder)
+        clock.lap("train")
+        # what is scored is what was saved, the way `nlptrain evaluate` scores it
+        opened = open_run(folder)
+        scores = {split: _score(opened, rows) for split, rows in work.labelled().items()}
+        clock.lap("evaluate")
+        result = _record(work, splits, trained, scores, clock.seconds)
+        if processes.is_main():
+            result.write(folder.results)
+        processes.wait_for_all()
     return result
 
 
@@ -96,10 +99,17 @@ class Work:
         """The splits that can be scored, training rows left out."""
         return {s: rows for s, rows in self.encoded.items() if s != "train" and "labels" in rows.column_names}
 
-    def finish(self) -> None:
-        """Put the target scale into a stock regression model, which then needs nothing of ours."""
+    def export(self, folder: RunFolder) -> None:
+        """Save the model, whole or not at all; a stock regression has its scale folded in and needs nothing of ours."""
         if self.target and self.config.model.architecture == "stock":
             fold(self.model, self.target)
+        partial = folder.model.with_name(".model.partial")
+        self.trainer.save_model(str(partial))
+        processes.wait_for_all()
+        if processes.is_main():
+            shutil.rmtree(folder.model, ignore_errors=True)
+            partial.rename(folder.model)
+        processes.wait_for_all()
 
 
 def resolve(config: Config, folder: RunFolder, *, resume: bool) -> Config:
@@ -153,6 +163,7 @@ def assemble(config: Config, splits: Splits, folder: RunFolder) -> Work:
         train_rows=encoded["train"],
         eval_rows=encoded["validation"],
         optim=config.optim,
+        keep_checkpoints=training["save_total_limit"],
         callbacks=parts,
     )
     return Work(config, model, tokenizer, target, encoded, limit, trainer)

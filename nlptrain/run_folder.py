@@ -32,6 +32,11 @@ class RunFolder:
         return self.path / "history.jsonl"
 
     @property
+    def status(self) -> Path:
+        """What became of the run."""
+        return self.path / "run_status.json"
+
+    @property
     def model(self) -> Path:
         """Weights, configuration and tokenizer of the chosen model."""
         return self.path / "model"

@@ -1,19 +1,24 @@
 """The training stage: run or continue a `FineTuner`."""
 
 import logging
+import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import torch
 from safetensors import SafetensorError, safe_open
 
+from nlptrain import checkpoints
 from nlptrain.callbacks.progress import ProgressDisplay
-from nlptrain.errors import ConfigError, ModelError
+from nlptrain.callbacks.stop_signals import StopSignals
+from nlptrain.errors import ConfigError, ModelError, ResourceError
 from nlptrain.run_folder import RunFolder
 from nlptrain.trainer import FineTuner
 
 logger = logging.getLogger(__name__)
 WEIGHTS = "model.safetensors"
-STATE = "trainer_state.json"
+# weights and the two moments of Adam
+COPIES_IN_A_CHECKPOINT = 3
 
 
 def fit(trainer: FineTuner, run: RunFolder, *, resume: str | bool) -> dict[str, Any]:
@@ -28,20 +33,25 @@ def fit(trainer: FineTuner, run: RunFolder, *, resume: str | bool) -> dict[str, 
         Steps done, the best step, the final training loss and the speed; JSON-ready.
 
     Raises:
-        ModelError: a named checkpoint is incomplete, or one has not exactly the model's weights.
+        ModelError: a named checkpoint is incomplete or damaged, all are damaged, or rows, labels, processes or the
+            names of the weights differ from the checkpoint's.
+        ResourceError: there is no room for two checkpoints.
+        StoppedError: a signal came; the checkpoint is written.
         ConfigError: the library or a part refuses a combination of settings.
     """
     checkpoint = _checkpoint(run, resume) if resume else None
     if checkpoint is not None:
-        _check_weights(trainer, Path(checkpoint))
+        _check_same(trainer, checkpoint)
+        _check_weights(trainer, checkpoint)
         logger.info("resuming from %s", checkpoint)
+    _check_disk(trainer, run)
     try:
-        done = trainer.train(resume_from_checkpoint=checkpoint)
+        done = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except ValueError as error:
         raise ConfigError("TRAINING", str(error)) from error
     finally:
         for callback in trainer.callback_handler.callbacks:
-            if isinstance(callback, ProgressDisplay):
+            if isinstance(callback, ProgressDisplay | StopSignals):
                 callback.close()
     return {
         "steps": trainer.state.global_step,
@@ -53,20 +63,39 @@ def fit(trainer: FineTuner, run: RunFolder, *, resume: str | bool) -> dict[str, 
     }
 
 
-def _checkpoint(run: RunFolder, resume: str | bool) -> str | None:
+def _checkpoint(run: RunFolder, resume: str | bool) -> Path | None:
     if isinstance(resume, str):
-        if not (Path(resume) / STATE).is_file():
-            raise ModelError("CHECKPOINT", f"{resume}: not a complete checkpoint; name one below {run.checkpoints}")
-        return resume
-    # the library writes the state last
-    found = sorted(run.checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    complete = [path for path in found if (path / STATE).is_file()]
-    for path in found:
-        if path not in complete:
-            logger.warning("%s is incomplete and is passed over", path)
-    if not complete:
+        checkpoints.verify(Path(resume))
+        return Path(resume)
+    found = checkpoints.newest(run.checkpoints)
+    if found is None:
         logger.warning("%s: no checkpoint yet; starting at step 0", run.checkpoints)
-    return str(complete[-1]) if complete else None
+    return found
+
+
+def _check_same(trainer: FineTuner, checkpoint: Path) -> None:
+    """Refuse to continue on other rows, labels or processes."""
+    before, now = checkpoints.facts(checkpoint), trainer.training_facts
+    changed = [
+        f"{checkpoint}: cannot continue with other {key}: {before.get(key)!r} in the checkpoint, {now[key]!r} now"
+        for key in now
+        if before.get(key) != now[key]
+    ]
+    if changed:
+        raise ModelError("RESUME", changed)
+
+
+def _check_disk(trainer: FineTuner, run: RunFolder) -> None:
+    """Two checkpoints have to fit: the new one is written before an old one goes."""
+    if trainer.args.save_strategy == "no":
+        return
+    model = cast("torch.nn.Module", trainer.model)
+    needed = 2 * COPIES_IN_A_CHECKPOINT * sum(p.numel() * p.element_size() for p in model.parameters())
+    free = shutil.disk_usage(run.path).free
+    if free < needed:
+        raise ResourceError(
+            "DISK", f"{run.path}: checkpoints need {needed / 1e6:.0f} MB, and {free / 1e6:.0f} MB are free"
+        )
 
 
 def _check_weights(trainer: FineTuner, checkpoint: Path) -> None:

@@ -10,6 +10,7 @@ What is overridden, and which silent fault of the stock class it removes:
 * a checkpoint holds no pickled arguments (they contain the Hub token in plain text).
 """
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,9 +34,11 @@ from transformers import (
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import EvalLoopOutput
 
+from nlptrain import checkpoints, processes
 from nlptrain.callbacks.non_finite_guard import NonFiniteGuard
 from nlptrain.config.parts import OptimConfig
 from nlptrain.data.batches import RankBatches, Strategy
+from nlptrain.data.fingerprint import fingerprint
 from nlptrain.metrics.registry import METRICS
 from nlptrain.metrics.scores import Scores, score, selection_value
 from nlptrain.models.loss import per_row_loss
@@ -57,6 +60,7 @@ class FineTuner(Trainer):
         train_rows: encoded rows with ``length`` and ``labels``.
         eval_rows: encoded rows; kept in order.
         optim: the optimizer; None: the library's, by ``args.optim``.
+        keep_checkpoints: newest ones that stay, besides the best; None: all.
         callbacks: in the order in which they are called.
     """
 
@@ -71,11 +75,13 @@ class FineTuner(Trainer):
         train_rows: Dataset | None = None,
         eval_rows: Dataset | None = None,
         optim: OptimConfig | None = None,
+        keep_checkpoints: int | None = None,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
         self.task = task
         self.target_scale = target_scale
         self.optim = optim
+        self.keep_checkpoints = keep_checkpoints
         super().__init__(
             model=model,
             args=args,
@@ -179,6 +185,15 @@ class FineTuner(Trainer):
         order = [type(callback) for callback in self.callback_handler.callbacks]
         super()._load_callback_state()
         self.callback_handler.callbacks.sort(key=lambda callback: order.index(type(callback)))
+        self._find_best()
+
+    def _find_best(self) -> None:
+        """The best checkpoint where it lies now: the library remembers a path, and goes on without it when it moved."""
+        step = self.state.best_global_step
+        if step and self.args.load_best_model_at_end:
+            best = checkpoints.folder(Path(str(self.args.output_dir)), step)
+            checkpoints.verify(best)
+            self.state.best_model_checkpoint = str(best)
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler[int]:
         return SequentialSampler(eval_dataset)
@@ -208,6 +223,29 @@ class FineTuner(Trainer):
         scores = score_logits(self.task, np.asarray(found.predictions), np.asarray(found.label_ids))
         defined = {name: value for name, value in scores.values.items() if value is not None}
         return defined | {self.task.primary: selection_value(METRICS[self.task.primary], scores)}
+
+    @cached_property
+    def training_facts(self) -> dict[str, Any]:
+        """What a checkpoint depends on besides the configuration: processes, rows and labels."""
+        rows = {"train": self.train_dataset, "validation": self.eval_dataset}
+        labels = getattr(self.model.config, "id2label", None) if self.model is not None else None
+        return {
+            "processes": self.args.world_size,
+            "labels": [name for _, name in sorted((labels or {}).items())],
+            "rows": {split: fingerprint(cast("Dataset", found)) for split, found in rows.items() if found is not None},
+        }
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """As in the base class, but a checkpoint exists with its manifest, and only then are older ones deleted."""
+        parent, main = Path(str(self.args.output_dir)), self.args.should_save
+        target = checkpoints.folder(parent, self.state.global_step)
+        with checkpoints.writing(target, main=main):
+            super()._save_checkpoint(model, trial)
+            processes.wait_for_all()
+            if main:
+                checkpoints.seal(target, {"step": self.state.global_step, **self.training_facts})
+        if main:
+            checkpoints.rotate(parent, keep=self.keep_checkpoints, best=self.state.best_global_step)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         super()._save(output_dir, state_dict)

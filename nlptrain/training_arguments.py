@@ -44,7 +44,7 @@ DEFAULTS: dict[str, Any] = {
 # these of the library's optimizers add weight decay to the gradient (Loshchilov & Hutter 2019, arXiv 1711.05101)
 _COUPLED_DECAY = ("rmsprop", "adagrad", "sgd")
 _PLATEAU = "reduce_lr_on_plateau"
-_OURS = ("output_dir", "resume_from_checkpoint", "use_cpu", "average_tokens_across_devices")
+_OURS = ("output_dir", "save_total_limit", "resume_from_checkpoint", "use_cpu", "average_tokens_across_devices")
 
 
 def resolve(training: Mapping[str, Any], run: Path, replaced: Mapping[str, Any] | None = None) -> dict[str, Any]:

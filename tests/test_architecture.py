@@ -9,7 +9,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "nlptrain"
 LAYERS = [
-    {"errors", "tasks", "metrics", "results", "run_folder", "registration", "schedules", "schedule_plot"},
+    {"errors", "tasks", "metrics", "results", "run_folder", "registration", "schedules", "schedule_plot"}
+    | {"checkpoints", "run_status", "interruption"},
     {"config"},
     {"data"},
     {"models", "optim"},

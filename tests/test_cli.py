@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
+from nlptrain import checkpoints
 from tests.command_line import Done, sentences, write_csv
 
 GLUE = ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli")
-RUN_FILES = {"config.yaml", "results.json", "history.jsonl", "model", "checkpoints"}
+RUN_FILES = {"config.yaml", "results.json", "history.jsonl", "model", "checkpoints", "run_status.json"}
 
 
 def test_from_csv_to_predictions(nlptrain: Callable[..., Done], card: Path, tmp_path: Path) -> None:
@@ -98,6 +99,7 @@ def test_a_checkpoint_that_lacks_a_weight_is_not_continued(
     weights = tmp_path / "run" / "checkpoints" / "checkpoint-14" / "model.safetensors"
     kept = {name: tensor for name, tensor in load_file(weights).items() if name != "head.linear.bias"}
     save_file(kept, weights, {"format": "pt"})
+    checkpoints.seal(weights.parent, checkpoints.facts(weights.parent))
     done = nlptrain("train", card, "training.max_steps=14", "--resume")
     assert (done.code, "missing: ['head.linear.bias']" in done.err) == (4, True)
 

@@ -13,6 +13,7 @@ from nlptrain.callbacks.lr_schedule import LRSchedule
 from nlptrain.callbacks.nmse import NMSE, compute_nmse
 from nlptrain.callbacks.non_finite_guard import NonFiniteGuard
 from nlptrain.callbacks.progress import ProgressDisplay
+from nlptrain.callbacks.stop_signals import StopSignals
 from nlptrain.callbacks.weight_decay import WeightDecay
 from nlptrain.config.schema import Config
 from nlptrain.errors import ConfigError
@@ -25,6 +26,7 @@ __all__ = [
     "LRSchedule",
     "NonFiniteGuard",
     "ProgressDisplay",
+    "StopSignals",
     "WeightDecay",
     "build",
     "compute_nmse",
@@ -41,7 +43,7 @@ def build(config: Config, run: RunFolder) -> list[TrainerCallback]:
         ConfigError: an argument of a part is out of its range.
     """
     try:
-        return [*_parts(config), History(run.history), ProgressDisplay(config.spec.metrics)]
+        return [*_parts(config), History(run.history), ProgressDisplay(config.spec.metrics), StopSignals()]
     except ValueError as error:
         raise ConfigError("PART", str(error)) from error
 

@@ -9,12 +9,15 @@ from transformers import AutoModel
 
 from nlptrain import callbacks, optim, training_arguments
 from nlptrain.config.schema import Config
+from nlptrain.data.balance import epoch_rows
 from nlptrain.data.encode import encode, length_facts, length_limit
 from nlptrain.data.load import load_splits
 from nlptrain.errors import ConfigError
 from nlptrain.metrics.registry import METRICS
 from nlptrain.models.build import vocab_size
 from nlptrain.models.checkpoint import default_name, load_tokenizer, locate, read_config
+from nlptrain.models.objective import facts, objective
+from nlptrain.models.target import TargetScale
 from nlptrain.run_folder import RunFolder
 
 BYTES_PER_FLOAT = 4
@@ -26,7 +29,8 @@ def check(config: Config) -> dict[str, Any]:
     """Read data, tokenizer and model configuration, but no weights; write nothing.
 
     Returns:
-        JSON-ready facts: ``data``, ``tokens`` per split, ``steps``, ``memory`` (an estimate), ``training`` (resolved).
+        JSON-ready facts: ``data``, ``tokens`` per split, ``loss``, ``steps``, ``memory`` (an estimate), ``training``
+        (resolved).
 
     Raises:
         NlptrainError: whatever `run` would stop with before training.
@@ -38,6 +42,8 @@ def check(config: Config) -> dict[str, Any]:
     metric = METRICS[config.spec.primary]
     training_arguments.build(training, metric=metric.name, greater_is_better=metric.greater_is_better)
     splits = load_splits(config.spec, config.data, seed=training["seed"])
+    train = splits.rows["train"]
+    loss = objective(config, train, splits.labels, TargetScale.of(config.spec, train["label"][:]))
     folder_of_model = locate(config.model.name or default_name())
     model_config = read_config(folder_of_model)
     tokenizer = load_tokenizer(folder_of_model, vocab_size(model_config, folder_of_model))
@@ -47,7 +53,8 @@ def check(config: Config) -> dict[str, Any]:
         "task": config.spec.name,
         "data": splits.facts,
         "tokens": lengths,
-        "steps": steps(training, len(splits.rows["train"])),
+        "loss": facts(loss, splits.labels),
+        "steps": steps(training, epoch_rows(train["label"][:]) if config.data.balance == "oversample" else len(train)),
         "memory": _memory(model_config, training, lengths["train"]),
         "training": training,
         "notes": splits.notes,
@@ -63,8 +70,6 @@ def check_parts(config: Config, folder: RunFolder) -> None:
         problems.append("early_stopping needs evaluations and load_best_model_at_end: true")
     if config.schedule and config.schedule.name == "plateau" and not evaluates:
         problems.append("schedule: plateau needs evaluations; set training.eval_strategy")
-    if config.spec.kind == "regression" and config.training.get("label_smoothing_factor"):
-        problems.append("training.label_smoothing_factor is for classification; leave it out")
     if problems:
         raise ConfigError("CONFIG", problems)
     if config.optim:
@@ -79,6 +84,7 @@ def steps(training: dict[str, Any], rows: int) -> dict[str, Any]:
     total = training.get("max_steps", -1)
     return {
         "rows_per_step_and_process": window,
+        "rows_per_epoch": rows,
         "per_epoch": per_epoch,
         "total": total if total > 0 else ceil(per_epoch * training["num_train_epochs"]),
     }

@@ -254,7 +254,9 @@ def _show_check(facts: Mapping[str, Any]) -> list[str]:
             f"{length['max_length']} (longest), "
             f"{length['truncated_share']:.1%} truncated; {balance}"
         )
-    steps, memory = facts["steps"], facts["memory"]
+    loss, steps, memory = facts["loss"], facts["steps"], facts["memory"]
+    weights = [f"{label} {weight:.4g}" for label, weight in (loss["class_weights"] or {}).items()]
+    lines.append(f"loss: {loss['name']}" + (f", class weights {', '.join(weights)}" if weights else ""))
     lines.append(f"steps: {steps['per_epoch']} per epoch, {steps['total']} in all (one process)")
     lines.append(f"memory: about {memory['total'] / 2**30:.1f} GiB for {memory['parameters'] / 1e6:.1f} M parameters")
     return lines

@@ -7,6 +7,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
@@ -23,6 +24,7 @@ from nlptrain.metrics.registry import METRICS
 from nlptrain.metrics.scores import Scores
 from nlptrain.models.build import build
 from nlptrain.models.checkpoint import default_name
+from nlptrain.models.objective import facts, fit_cosine, hold_cosine, objective
 from nlptrain.models.target import TargetScale, fold
 from nlptrain.results import RunResult
 from nlptrain.run_folder import RunFolder
@@ -103,6 +105,9 @@ class Work:
         """Save the model, whole or not at all; a stock regression has its scale folded in and needs nothing of ours."""
         if self.target and self.config.model.architecture == "stock":
             fold(self.model, self.target)
+        if self.config.loss.name == "cosent":
+            rows = self.encoded["train"]
+            fit_cosine(self.model, self.trainer.logits(rows).squeeze(-1), np.asarray(rows["labels"][:]))
         partial = folder.model.with_name(".model.partial")
         self.trainer.save_model(str(partial))
         processes.wait_for_all()
@@ -141,11 +146,12 @@ def assemble(config: Config, splits: Splits, folder: RunFolder) -> Work:
     """Build model, token rows and trainer; creates the run folder."""
     task, training = config.spec, config.training
     set_seed(training["seed"])
-    target = None
-    if task.kind == "regression":
-        target = TargetScale.fit(splits.rows["train"]["label"][:], task.label_range)
+    target = TargetScale.of(task, splits.rows["train"]["label"][:])
+    loss = objective(config, splits.rows["train"], splits.labels, target)
     names = splits.labels.names if splits.labels else None
     model, tokenizer = build(config.model.name, config.model, task, names, target)
+    if target and config.loss.needs_cosine:
+        hold_cosine(model, target, config.loss.lowest_cosine)
     limit = length_limit(tokenizer, model.config, config.data.max_length)
     encoded = {split: encode(rows, task, tokenizer, limit) for split, rows in splits.rows.items()}
     parts = callbacks.build(config, folder)
@@ -159,7 +165,8 @@ def assemble(config: Config, splits: Splits, folder: RunFolder) -> Work:
         args,
         task=task,
         tokenizer=tokenizer,
-        target_scale=target.scale if target else None,
+        loss=loss,
+        oversample=config.data.balance == "oversample",
         train_rows=encoded["train"],
         eval_rows=encoded["validation"],
         optim=config.optim,
@@ -201,7 +208,7 @@ def _record(
             "max_length": work.max_length,
             "labels": list(splits.labels.names) if splits.labels else None,
         },
-        training={**trained, "bf16": work.config.training["bf16"]},
+        training={**trained, "bf16": work.config.training["bf16"], "loss": facts(work.trainer.loss, splits.labels)},
         environment=results.environment(work.trainer.args.world_size),
         seed=work.config.training["seed"],
         seconds=seconds,

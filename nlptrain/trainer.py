@@ -41,11 +41,9 @@ from nlptrain.data.batches import RankBatches, Strategy
 from nlptrain.data.fingerprint import fingerprint
 from nlptrain.metrics.registry import METRICS
 from nlptrain.metrics.scores import Scores, score, selection_value
-from nlptrain.models.loss import per_row_loss
+from nlptrain.models.loss import IGNORED, Loss, counted, usual
 from nlptrain.optim import optimizer, parameter_groups
 from nlptrain.tasks import TaskSpec
-
-IGNORED = -100
 
 
 class FineTuner(Trainer):
@@ -56,7 +54,8 @@ class FineTuner(Trainer):
         args: from `nlptrain.training_arguments.build`.
         task: the row of `nlptrain.tasks`.
         tokenizer: pads the batches and is saved beside the model.
-        target_scale: standard deviation of the training scores; None for classification.
+        loss: what training lowers; None: the usual one, in the user's unit.
+        oversample: whether an epoch draws all classes equally often.
         train_rows: encoded rows with ``length`` and ``labels``.
         eval_rows: encoded rows; kept in order.
         optim: the optimizer; None: the library's, by ``args.optim``.
@@ -71,7 +70,8 @@ class FineTuner(Trainer):
         *,
         task: TaskSpec,
         tokenizer: PreTrainedTokenizerBase,
-        target_scale: float | None = None,
+        loss: Loss | None = None,
+        oversample: bool = False,
         train_rows: Dataset | None = None,
         eval_rows: Dataset | None = None,
         optim: OptimConfig | None = None,
@@ -79,7 +79,8 @@ class FineTuner(Trainer):
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
         self.task = task
-        self.target_scale = target_scale
+        self.loss = loss or usual(1.0 if task.kind == "regression" else None)
+        self.oversample = oversample
         self.optim = optim
         self.keep_checkpoints = keep_checkpoints
         super().__init__(
@@ -118,6 +119,11 @@ class FineTuner(Trainer):
             generator=torch.Generator().manual_seed(args.seed),
         )
 
+    def num_examples(self, dataloader: DataLoader[Any]) -> int:
+        """Rows of an epoch, repeated ones counted as often as they come."""
+        batches = dataloader.batch_sampler
+        return batches.rows if isinstance(batches, RankBatches) else super().num_examples(dataloader)
+
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Ours where the configuration has an `optim` section, else the library's."""
         if self.optimizer is None and self.optim is not None:
@@ -154,8 +160,8 @@ class FineTuner(Trainer):
         output = super().evaluation_loop(dataloader, description, False, ignore_keys, metric_key_prefix)
         if output.label_ids is not None:
             logits, labels = (torch.from_numpy(np.asarray(a)) for a in (output.predictions, output.label_ids))
-            losses = per_row_loss(logits.double(), labels, scale=self.target_scale)
-            cast("dict[str, float]", output.metrics)[f"{metric_key_prefix}_loss"] = losses.mean().item()
+            loss = self.loss.evaluation(logits.double(), labels)
+            cast("dict[str, float]", output.metrics)[f"{metric_key_prefix}_loss"] = loss
         return output
 
     def logits(self, rows: Dataset) -> NDArray[np.float64]:
@@ -177,6 +183,7 @@ class FineTuner(Trainer):
             rank=args.process_index,
             seed=args.data_seed if args.data_seed is not None else args.seed,
             strategy=cast("Strategy", args.train_sampling_strategy),
+            classes=rows["labels"][:] if self.oversample else None,
             padding_index=len(rows),
         )
 
@@ -200,24 +207,14 @@ class FineTuner(Trainer):
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor:
         """Rows of this optimizer step over all micro-batches and processes; a score of -100 is a row like any other."""
-        rows = sum((_counted(batch["labels"]).sum() for batch in batch_samples), torch.tensor(0))
+        rows = sum((counted(batch["labels"]).sum() for batch in batch_samples), torch.tensor(0))
         total: Tensor = self.accelerator.reduce(rows.to(device), reduction="sum")
         return total
 
     def _loss(self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor | None = None) -> Tensor:
-        keep, training = _counted(labels), self.model is not None and self.model.training
-        losses = per_row_loss(
-            outputs.logits,
-            labels.where(keep, torch.zeros_like(labels)),
-            scale=self.target_scale,
-            label_smoothing=self.args.label_smoothing_factor if training else 0.0,
-        )
-        total: Tensor = (losses * keep).sum()
-        if num_items_in_batch is None:
-            return total / keep.sum()
+        loss = self.loss(outputs, labels, num_items_in_batch)
         # gradients are averaged over processes, and the rows are those of all
-        mean: Tensor = total * self.accelerator.num_processes / num_items_in_batch
-        return mean
+        return loss if num_items_in_batch is None else loss * self.accelerator.num_processes
 
     def _metrics(self, found: EvalPrediction) -> dict[str, float]:
         scores = score_logits(self.task, np.asarray(found.predictions), np.asarray(found.label_ids))
@@ -271,7 +268,3 @@ def _with_ignored_row(rows: Dataset) -> Dataset:
     first = dict(rows[0])
     first["labels"] = IGNORED if isinstance(first["labels"], int) else float("nan")
     return concatenate_datasets([rows, Dataset.from_list([first], features=rows.features)])
-
-
-def _counted(labels: Tensor) -> Tensor:
-    return ~labels.isnan() if labels.is_floating_point() else labels.ne(IGNORED)

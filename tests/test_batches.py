@@ -12,6 +12,9 @@ from nlptrain.data.batches import RankBatches
 LENGTHS = np.random.default_rng(0).integers(4, 60, size=203).tolist()
 
 
+CLASSES = np.random.default_rng(1).choice(3, size=203, p=[0.7, 0.25, 0.05]).tolist()
+
+
 def batches(rank: int = 0, epoch: int = 0, lengths: list[int] = LENGTHS, **settings: Any) -> list[list[int]]:
     sampler = RankBatches(lengths, rank=rank, **{"batch_size": 8, **settings})
     sampler.set_epoch(epoch)
@@ -20,14 +23,18 @@ def batches(rank: int = 0, epoch: int = 0, lengths: list[int] = LENGTHS, **setti
     return found
 
 
-def windows(processes: int, accumulation: int, batch_size: int, lengths: list[int] = LENGTHS) -> list[set[int]]:
-    ranks = [
-        batches(r, 3, lengths, processes=processes, accumulation=accumulation, batch_size=batch_size, padding_index=-1)
-        for r in range(processes)
-    ]
+def windows(
+    processes: int,
+    accumulation: int,
+    batch_size: int,
+    lengths: list[int] = LENGTHS,
+    classes: list[int] | None = None,
+) -> list[Counter[int]]:
+    division = {"processes": processes, "accumulation": accumulation, "batch_size": batch_size, "padding_index": -1}
+    ranks = [batches(r, 3, lengths, classes=classes, **division) for r in range(processes)]
     assert len({len(found) for found in ranks}) == 1
     steps = [list(zip(*ranks, strict=True))[i : i + accumulation] for i in range(0, len(ranks[0]), accumulation)]
-    return [set(chain(*chain(*step))) - {-1} for step in steps]
+    return [Counter(row for row in chain(*chain(*step)) if row != -1) for step in steps]
 
 
 @pytest.mark.parametrize("strategy", ["random", "sequential", "group_by_length"])
@@ -40,7 +47,28 @@ def test_every_row_once_an_epoch(strategy: str) -> None:
 def test_an_optimizer_step_sees_the_same_rows_however_it_is_divided(
     rows: int, processes: int, accumulation: int, size: int
 ) -> None:
-    assert windows(processes, accumulation, size, LENGTHS[:rows]) == windows(1, 1, 32, LENGTHS[:rows])
+    for classes in (None, CLASSES[:rows]):
+        whole = windows(1, 1, 32, LENGTHS[:rows], classes)
+        assert windows(processes, accumulation, size, LENGTHS[:rows], classes) == whole
+
+
+@pytest.mark.parametrize("strategy", ["random", "sequential", "group_by_length"])
+def test_oversampling_draws_every_class_equally_often_and_every_row(strategy: str) -> None:
+    rows = Counter(chain(*batches(strategy=strategy, classes=CLASSES)))
+    drawn: Counter[int] = Counter()
+    for row, times in rows.items():
+        drawn[CLASSES[row]] += times
+    assert set(drawn.values()) == {max(Counter(CLASSES).values())}
+    assert rows.keys() == set(range(len(CLASSES)))
+    for one in range(3):
+        times = [rows[row] for row, found in enumerate(CLASSES) if found == one]
+        assert max(times) - min(times) <= 1
+
+
+def test_oversampling_repeats_other_rows_in_the_next_epoch() -> None:
+    first, second = (Counter(chain(*batches(epoch=epoch, classes=CLASSES))) for epoch in (0, 1))
+    assert first != second
+    assert first == Counter(chain(*batches(epoch=0, classes=CLASSES, strategy="random")))
 
 
 def test_order_depends_on_seed_and_epoch_alone() -> None:

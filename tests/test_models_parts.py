@@ -11,7 +11,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 
 from nlptrain.models.configuration import NlpTrainConfig
 from nlptrain.models.heads import CosineHead, LinearHead, pair_features
-from nlptrain.models.loss import per_row_loss
+from nlptrain.models.loss import Loss, usual
 from nlptrain.models.pooling import POOLINGS
 
 MASK = torch.tensor([[1, 1, 1, 0, 0], [0, 0, 1, 1, 1], [1, 1, 1, 1, 1], [1, 0, 0, 0, 0]])
@@ -49,35 +49,35 @@ def test_cosine_head_maps_cosine_0_to_low_and_1_to_high() -> None:
 def test_classification_loss_is_scikit_learns_log_loss() -> None:
     logits, labels = torch.randn(7, 3), torch.tensor([0, 1, 2, 2, 1, 0, 0])
     expected = log_loss(labels.numpy(), logits.double().softmax(-1).numpy(), labels=[0, 1, 2])
-    assert per_row_loss(logits, labels, scale=None).mean().item() == pytest.approx(expected, rel=1e-5)
+    assert usual(None).rows(logits, labels).mean().item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_label_smoothing_mixes_the_target_with_the_uniform_distribution() -> None:
     logits, labels = torch.randn(5, 4), torch.tensor([0, 1, 2, 3, 0])
     target = 0.8 * torch.eye(4)[labels] + 0.2 / 4
     expected = -(target * logits.log_softmax(-1)).sum(-1)
-    torch.testing.assert_close(per_row_loss(logits, labels, scale=None, label_smoothing=0.2), expected)
+    torch.testing.assert_close(Loss("cross_entropy", label_smoothing=0.2).rows(logits, labels), expected)
 
 
 def test_regression_loss_is_the_mse_of_standardised_scores() -> None:
     logits, labels = torch.randn(9, 1) + 2, torch.randn(9) + 2
     expected = mean_squared_error((labels.numpy() - 2) / 1.5, (logits.squeeze(-1).numpy() - 2) / 1.5)
-    assert per_row_loss(logits, labels, scale=1.5).mean().item() == pytest.approx(expected, rel=1e-5)
+    assert usual(1.5).rows(logits, labels).mean().item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_loss_is_float32_also_for_bfloat16_logits() -> None:
     logits, labels = torch.randn(6, 2).bfloat16(), torch.tensor([0, 1, 0, 1, 1, 0])
     with torch.autocast("cpu", torch.bfloat16):
-        loss = per_row_loss(logits, labels, scale=None)
+        loss = usual(None).rows(logits, labels)
     assert loss.dtype == torch.float32
-    assert torch.equal(loss, per_row_loss(logits.float(), labels, scale=None))
+    assert torch.equal(loss, usual(None).rows(logits.float(), labels))
 
 
 def test_loss_refuses_scores_of_another_shape_than_labels() -> None:
     with pytest.raises(ValueError, match="label per row"):
-        per_row_loss(torch.zeros(4, 1), torch.zeros(4, 1), scale=1.0)
-    with pytest.raises(ValueError, match="no label smoothing"):
-        per_row_loss(torch.zeros(4, 1), torch.zeros(4), scale=1.0, label_smoothing=0.1)
+        usual(1.0).rows(torch.zeros(4, 1), torch.zeros(4, 1))
+    with pytest.raises(ValueError, match="scores of shape"):
+        usual(1.0).rows(torch.zeros(4, 2), torch.zeros(4))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from nlptrain.config.schema import DataConfig, ModelConfig
 from nlptrain.data.encode import encode
 from nlptrain.data.load import load_splits
 from nlptrain.models.build import build
+from nlptrain.models.loss import usual
 from nlptrain.models.target import TargetScale
 from nlptrain.tasks import TASKS
 from nlptrain.trainer import FineTuner, score_logits
@@ -32,6 +33,6 @@ def test_cosine_without_training_is_the_published_one(
     values = training_arguments.resolve({"use_cpu": True, "load_best_model_at_end": False}, tmp_path)
     args = training_arguments.build(values | {"eval_strategy": "no"}, metric="pearson", greater_is_better=True)
     rows = encode(splits.rows["test"], task, tokenizer, 256)
-    trainer = FineTuner(model, args, task=task, tokenizer=tokenizer, target_scale=target.scale)
+    trainer = FineTuner(model, args, task=task, tokenizer=tokenizer, loss=usual(target.scale))
     found = score_logits(task, trainer.logits(rows), rows.with_format("numpy")["labels"][:]).values
     assert {name: found[name] for name in PUBLISHED} == pytest.approx(PUBLISHED, abs=2e-4)

@@ -1,10 +1,51 @@
 """Configuration of the training techniques: one section each, left out where the library's own way is wanted."""
 
+import math
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from nlptrain.config.section import Section
+
+CLASSIFICATION_LOSSES = ("cross_entropy", "bce")
+REGRESSION_LOSSES = ("mse", "huber", "cosine_mse", "cosent")
+
+
+class LossConfig(Section):
+    """What training lowers. Evaluation reports the same loss without class weights and label smoothing."""
+
+    name: Literal["cross_entropy", "bce", "mse", "huber", "cosine_mse", "cosent"] | None = None
+    """cross_entropy, bce (two classes); mse, huber, cosine_mse, cosent (scores); left out: cross_entropy or mse."""
+    class_weights: str | dict[str, float] | None = None
+    """balanced, or a weight for each label: how many times its rows count, scaled to a mean of 1 over the rows."""
+    delta: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """huber: error from which on the loss is linear, in standard deviations of the scores; left out: 1."""
+    lowest_cosine: Literal[-1, 0] = 0
+    """cosine_mse: the cosine of the lowest score; that of the highest is 1."""
+
+    @property
+    def needs_cosine(self) -> bool:
+        """Whether the loss is one of the cosine of two embeddings."""
+        return self.name in ("cosine_mse", "cosent")
+
+    @field_validator("class_weights", mode="before")
+    @classmethod
+    def _weights(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            for label, weight in value.items():
+                if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
+                    raise ValueError(f"the weight of {label!r} must be a finite number above 0, found {weight!r}")
+        elif value not in (None, "balanced"):
+            raise ValueError("expected balanced, or a weight for each label")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "LossConfig":
+        if self.delta is not None and self.name != "huber":
+            raise ValueError("delta belongs to name: huber")
+        if self.lowest_cosine and self.name != "cosine_mse":
+            raise ValueError("lowest_cosine belongs to name: cosine_mse")
+        return self
 
 
 class OptimConfig(Section):

@@ -8,7 +8,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from nlptrain import schedules
-from nlptrain.config.parts import ClippingConfig, OptimConfig, ScheduleConfig
+from nlptrain.config.parts import (
+    CLASSIFICATION_LOSSES,
+    REGRESSION_LOSSES,
+    ClippingConfig,
+    LossConfig,
+    OptimConfig,
+    ScheduleConfig,
+)
 from nlptrain.config.section import Section
 from nlptrain.metrics.registry import METRICS
 from nlptrain.tasks import CLASSIFICATION_METRICS, REGRESSION_METRICS, TASKS, Kind, TaskSpec
@@ -91,6 +98,8 @@ class DataConfig(Section):
     """Identical rows within a split: stop, keep and count, or keep the first and count (training rows only)."""
     empty_text: Literal["error", "allow", "drop"] = "error"
     """Rows without any text: stop, keep and count, or drop and count (never dropped from predictions)."""
+    balance: Literal["none", "oversample"] = "none"
+    """oversample: an epoch repeats rows of the rarer classes until each class comes as often as the largest."""
     max_length: int = Field(default=256, ge=8)
     """Tokens per row, special tokens included; longer rows are truncated and counted."""
 
@@ -138,6 +147,8 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     training: dict[str, Any] = Field(default_factory=dict)
     """Any field of transformers.TrainingArguments by its own name; bf16 may also be auto."""
+    loss: LossConfig = LossConfig()
+    """What training lowers."""
     optim: OptimConfig | None = None
     """The optimizer, in place of training.optim."""
     clipping: ClippingConfig | None = None
@@ -160,6 +171,34 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _loss_fits(self) -> "Config":
+        if wrong := self._loss_problem():
+            raise ValueError(wrong)
+        return self
+
+    def _loss_problem(self) -> str | None:
+        spec, loss, name = self.spec, self.loss, self.loss_name
+        usual = REGRESSION_LOSSES if spec.kind == "regression" else CLASSIFICATION_LOSSES
+        if name not in usual:
+            return f"loss {name} is not for {spec.kind}; one of {', '.join(usual)}"
+        if spec.kind == "regression" and (loss.class_weights or self.data.balance != "none"):
+            return f"loss.class_weights and data.balance are for classification; task {spec.name!r} is {spec.kind}"
+        if loss.class_weights == "balanced" and self.data.balance == "oversample":
+            return "loss.class_weights: balanced and data.balance: oversample both make up for rare classes; set one"
+        if name != "cross_entropy" and self.training.get("label_smoothing_factor"):
+            return f"training.label_smoothing_factor is for loss cross_entropy, not for {name}; leave it out"
+        if loss.needs_cosine and self.model.output != "cosine":
+            return f"loss {name} is one of a cosine: it needs model.architecture bi_encoder and model.output cosine"
+        if name == "cosent" and (self.training.get("gradient_accumulation_steps") or 1) != 1:
+            return (
+                "loss cosent compares the rows of a micro-batch: with training.gradient_accumulation_steps they would "
+                "be other pairs than those of one batch; set it to 1"
+            )
+        if name == "cosent" and spec.primary not in ("pearson", "spearman"):
+            return f"loss cosent learns no unit, so {spec.primary} cannot select; set task.primary: pearson or spearman"
+        return None
+
+    @model_validator(mode="after")
     def _decided_once(self) -> "Config":
         twice = [key for key, value in self.replaced.items() if self.training.get(key, value) != value]
         twice += [key for key in OPTIMIZER_FIELDS if self.optim and key in self.training]
@@ -168,6 +207,11 @@ class Config(Section):
         if self.schedule and (wrong := schedules.problem(self.schedule.name, self.schedule_settings)):
             raise ValueError(f"schedule: {wrong}")
         return self
+
+    @property
+    def loss_name(self) -> str:
+        """The loss, where none is named the usual one of the kind."""
+        return self.loss.name or ("mse" if self.spec.kind == "regression" else "cross_entropy")
 
     @property
     def replaced(self) -> dict[str, Any]:

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
+from nlptrain.data.balance import epoch_rows, oversampled
+
 Strategy = Literal["random", "sequential", "group_by_length"]
 WINDOWS_PER_BUCKET = 50
 
@@ -29,6 +31,7 @@ class RankBatches(Sampler[list[int]]):
         rank: this process.
         seed: seed of the order.
         strategy: random, sequential, or group_by_length (random among rows of similar length).
+        classes: class id of each row, to draw the classes equally often; None: every row once.
         padding_index: row given to a process for which a window has no row left; its label must be ignored.
     """
 
@@ -42,9 +45,12 @@ class RankBatches(Sampler[list[int]]):
         rank: int = 0,
         seed: int = 42,
         strategy: Strategy = "group_by_length",
+        classes: Sequence[int] | None = None,
         padding_index: int | None = None,
     ) -> None:
         self.lengths = np.asarray(lengths)
+        self.classes = None if classes is None else np.asarray(classes)
+        self.rows = len(lengths) if self.classes is None else epoch_rows(self.classes)
         self.per_slot = batch_size * processes
         self.window = self.per_slot * accumulation
         self.accumulation = accumulation
@@ -65,7 +71,7 @@ class RankBatches(Sampler[list[int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        full, rest = divmod(len(self.lengths), self.window)
+        full, rest = divmod(self.rows, self.window)
         return full * self.accumulation + ceil(rest / self.per_slot)
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -85,7 +91,7 @@ class RankBatches(Sampler[list[int]]):
         return windows if full == len(order) else [*windows, order[full:]]
 
     def _order(self) -> NDArray[np.int64]:
-        order = np.arange(len(self.lengths))
+        order = np.arange(self.rows) if self.classes is None else oversampled(self.classes, self._generator(2))
         if self.strategy == "sequential":
             return order
         order = self._generator(0).permutation(order)

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from nlptrain.config.schema import DataConfig
 from nlptrain.data import checks
+from nlptrain.data.balance import epoch_rows
 from nlptrain.data.columnar import LINE
 from nlptrain.data.labels import LabelMap, is_unlabelled, refuse_ambiguous, scores
 from nlptrain.data.parts import Part, read_part, strings
@@ -81,6 +82,10 @@ def load_splits(task: TaskSpec, data: DataConfig, *, seed: int) -> Splits:
         found["validation"] = parts["validation"].found()
         made = {"fraction": data.validation_fraction, "seed": seed}
     _check_targets(parts, labels, log)
+    if data.balance == "oversample":
+        known = parts["train"].targets or []
+        drawn = f"{epoch_rows(known)} rows an epoch, of {len(known)} different ones"
+        log.notes.append(f"train: {drawn}, because of data.balance: oversample")
     facts: dict[str, Any] = {split: part.facts(labels) | found[split] for split, part in parts.items()}
     facts |= {"leakage": leakage, "dropped": log.dropped, "validation_from_train": made}
     return Splits({split: part.dataset(task) for split, part in parts.items()}, labels, facts, log.notes)

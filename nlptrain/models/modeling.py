@@ -14,7 +14,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING, AutoModel, Aut
 from nlptrain.errors import ModelError
 from nlptrain.models.configuration import NlpTrainConfig
 from nlptrain.models.heads import CosineHead, LinearHead
-from nlptrain.models.loss import per_row_loss
+from nlptrain.models.loss import usual
 from nlptrain.models.pairs import SpecialTokens, split_pairs
 from nlptrain.models.pooling import POOLINGS
 from nlptrain.models.tokens import drop_tokens
@@ -105,7 +105,7 @@ class NlpTrainForSequenceClassification(PreTrainedModel):
             labels: (B,) class ids, or scores in the user's unit.
 
         Returns:
-            logits (B, C), of a regression (B, 1) in the user's unit; with labels also the mean of `per_row_loss`.
+            logits (B, C), of a regression (B, 1) in the user's unit; with labels also the mean of the `usual` loss.
 
         Raises:
             DataError: a bi-encoder met a row with one text.
@@ -118,7 +118,7 @@ class NlpTrainForSequenceClassification(PreTrainedModel):
         loss = None
         if labels is not None:
             scale = self.config.target_scale if self.config.problem_type == "regression" else None
-            loss = per_row_loss(logits, labels, scale=scale).mean()
+            loss = usual(scale).rows(logits, labels).mean()
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> tuple[Tensor, ...]:

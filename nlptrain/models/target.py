@@ -13,7 +13,8 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.modeling_utils import PreTrainedModel
 
 from nlptrain.errors import DataError, ModelError
-from nlptrain.models.loss import per_row_loss
+from nlptrain.models.loss import usual
+from nlptrain.tasks import TaskSpec
 
 _ATTACHED: WeakKeyDictionary[nn.Module, RemovableHandle] = WeakKeyDictionary()
 
@@ -47,6 +48,11 @@ class TargetScale:
         low, high = label_range or (values.min(), values.max())
         return cls(mean=float(values.mean()), scale=float(values.std()), low=float(low), high=float(high))
 
+    @classmethod
+    def of(cls, task: TaskSpec, targets: Sequence[float]) -> "TargetScale | None":
+        """`fit` for a regression; None for another task."""
+        return cls.fit(targets, task.label_range) if task.kind == "regression" else None
+
 
 def attach(model: PreTrainedModel, target: TargetScale) -> None:
     """Let a stock regression model answer in the user's unit while it is trained; `fold` makes that permanent.
@@ -62,7 +68,7 @@ def attach(model: PreTrainedModel, target: TargetScale) -> None:
     ) -> SequenceClassifierOutput:
         output.logits = cast(Tensor, output.logits).float() * target.scale + target.mean
         if inputs.get("labels") is not None:
-            output.loss = per_row_loss(output.logits, inputs["labels"], scale=target.scale).mean()
+            output.loss = usual(target.scale).rows(output.logits, inputs["labels"]).mean()
         return output
 
     _ATTACHED[model] = model.register_forward_hook(to_user_unit, with_kwargs=True)

@@ -18,7 +18,7 @@ from difflib import get_close_matches
 from typing import Any
 
 Warmup = int | float
-STEPS = ("warmup", "T_0", "step_size", "timescale")
+STEPS = ("warmup", "hold", "T_0", "step_size", "timescale")
 # below this share of its peak a rate moves no float32 weight
 LEAST_SHARE = 1e-12
 
@@ -33,9 +33,10 @@ def polynomial(since: int, span: int, *, power: float, eta_min: float) -> float:
     return eta_min + (1 - eta_min) * math.pow(1 - since / span, power)
 
 
-def linear(since: int, span: int, *, eta_min: float) -> float:
-    """The polynomial of power 1."""
-    return polynomial(since, span, power=1.0, eta_min=eta_min)
+def linear(since: int, span: int, *, hold: int, eta_min: float) -> float:
+    """The polynomial of power 1, begun after `hold` steps at the full rate, the peak among them."""
+    held = min(since, hold - 1)
+    return polynomial(since - held, span - held, power=1.0, eta_min=eta_min)
 
 
 def inverse_sqrt(since: int, span: int, *, timescale: int) -> float:
@@ -77,7 +78,7 @@ class Schedule:
 
 SCHEDULES: dict[str, Schedule] = {
     "constant": Schedule(constant),
-    "linear": Schedule(linear, {"eta_min": 0.0}),
+    "linear": Schedule(linear, {"hold": 1, "eta_min": 0.0}),
     "polynomial": Schedule(polynomial, {"power": 2.0, "eta_min": 0.0}),
     "inverse_sqrt": Schedule(inverse_sqrt, {"timescale": None}),
     "cosine": Schedule(cosine, {"eta_min": 0.0}),
@@ -85,14 +86,8 @@ SCHEDULES: dict[str, Schedule] = {
     "step": Schedule(step, {"step_size": 0.3, "factor": 0.1, "eta_min": 0.0}),
     "plateau": Schedule(
         constant,
-        {
-            "metric": "eval_loss",
-            "greater_is_better": None,
-            "factor": 0.5,
-            "patience": 1,
-            "threshold": 0.0,
-            "min_factor": 0.001,
-        },
+        {"metric": "eval_loss", "greater_is_better": None}
+        | {"factor": 0.5, "patience": 1, "threshold": 0.0, "min_factor": 0.001},
     ),
 }
 

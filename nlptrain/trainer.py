@@ -35,6 +35,7 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import EvalLoopOutput
 
 from nlptrain import checkpoints, processes
+from nlptrain.callbacks.line_search import ArmijoLineSearch
 from nlptrain.callbacks.non_finite_guard import NonFiniteGuard
 from nlptrain.config.parts import OptimConfig
 from nlptrain.data.batches import RankBatches, Strategy
@@ -83,6 +84,7 @@ class FineTuner(Trainer):
         self.oversample = oversample
         self.optim = optim
         self.keep_checkpoints = keep_checkpoints
+        search = [ArmijoLineSearch(self)] if optim and optim.searches else []
         super().__init__(
             model=model,
             args=args,
@@ -93,7 +95,7 @@ class FineTuner(Trainer):
             compute_loss_func=self._loss,
             compute_metrics=self._metrics,
             # before what changes gradients: clipping by value would make an infinite one finite
-            callbacks=[NonFiniteGuard(self.step_rows), *(callbacks or [])],
+            callbacks=[NonFiniteGuard(self.step_rows), *search, *(callbacks or [])],
         )
         # they print to standard output, which belongs to the result
         self.remove_callback(PrinterCallback)

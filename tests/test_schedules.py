@@ -30,6 +30,8 @@ def optimizer(rate: float = 1.0) -> torch.optim.Optimizer:
         ("constant", {}, 1, 1),
         ("linear", {}, 1 / 2, 1 / 8),
         ("linear", {"eta_min": 0.2}, 0.6, 0.3),
+        ("linear", {"hold": 3}, 2 / 3, 1 / 6),
+        ("linear", {"hold": 9}, 1, 1),
         ("polynomial", {"power": 2.0}, 1 / 4, 1 / 64),
         ("inverse_sqrt", {}, math.sqrt(4 / 8), math.sqrt(4 / 11)),
         ("inverse_sqrt", {"timescale": 1}, math.sqrt(1 / 5), math.sqrt(1 / 8)),
@@ -238,7 +240,7 @@ def test_no_picture_without_valid_rates(rates: list[float]) -> None:
 
 def test_the_command_tells_every_rate_and_refuses_as_the_configuration() -> None:
     found = json.loads(json.dumps(show("linear", {"warmup": 0.2}, 10, 1e-3), allow_nan=False))
-    assert found["settings"] == {"warmup": 2, "eta_min": 0.0}
+    assert found["settings"] == {"warmup": 2, "hold": 1, "eta_min": 0.0}
     assert found["rates"] == simulate("linear", {"warmup": 2}, 10, 1e-3)
     assert found["landmarks"]["peak"] == {"step": 2, "rate": 1e-3}
     assert found["landmarks"]["last"] == {"step": 10, "rate": pytest.approx(1e-3 / 9)}

@@ -9,6 +9,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 
 from nlptrain.callbacks.gradient_clipping import GradientClipping
 from nlptrain.callbacks.history import History
+from nlptrain.callbacks.line_search import ArmijoLineSearch
 from nlptrain.callbacks.lr_schedule import LRSchedule
 from nlptrain.callbacks.nmse import NMSE, compute_nmse
 from nlptrain.callbacks.non_finite_guard import NonFiniteGuard
@@ -21,6 +22,7 @@ from nlptrain.run_folder import RunFolder
 
 __all__ = [
     "NMSE",
+    "ArmijoLineSearch",
     "GradientClipping",
     "History",
     "LRSchedule",

@@ -51,8 +51,8 @@ class LossConfig(Section):
 class OptimConfig(Section):
     """The optimizer, in place of training.optim; base rate and decay stay training.learning_rate and weight_decay."""
 
-    name: Literal["adam", "adamw", "rmsprop", "adagrad", "sgd"] = "adamw"
-    """Which optimizer."""
+    name: Literal["adam", "adamw", "rmsprop", "adagrad", "sgd", "armijo"] = "adamw"
+    """Which optimizer; armijo is adamw that finds the size of each step by a line search, in place of a rate."""
     decoupled: bool = True
     """Decay shrinks the weights themselves; false adds it to the gradient (classic L2; not for adamw)."""
     head_learning_rate: float | None = Field(default=None, gt=0, allow_inf_nan=False)
@@ -64,7 +64,22 @@ class OptimConfig(Section):
     decay_schedule: Literal["constant", "linear", "cosine", "with_learning_rate"] = "constant"
     """How the decay changes over training."""
     settings: dict[str, Any] = Field(default_factory=dict)
-    """Other settings of the optimizer: betas, eps, momentum, alpha, l2."""
+    """Other settings of the optimizer: betas, eps, momentum, alpha, l2; of armijo c, initial_step, growth, cut, ..."""
+
+    @model_validator(mode="after")
+    def _fits_search(self) -> "OptimConfig":
+        rates = self.head_learning_rate is not None or self.layer_decay < 1
+        if self.searches and (rates or self.decay_schedule != "constant"):
+            raise ValueError(
+                "armijo finds one step size for all weights, decay included: leave out head_learning_rate, layer_decay "
+                "and decay_schedule"
+            )
+        return self
+
+    @property
+    def searches(self) -> bool:
+        """Whether the step size is found by a line search, so that there is no learning rate."""
+        return self.name == "armijo"
 
 
 class ClippingConfig(Section):
@@ -97,6 +112,8 @@ class ScheduleConfig(Section):
     """Each warms up first, and none has a step of rate 0."""
     warmup: int | float = 0.06
     """Steps (a whole number) or share of all steps (below 1) until the full rate."""
+    hold: int | float | None = None
+    """linear: steps or share at the full rate after the warmup, before the decay."""
     eta_min: float | None = None
     """Lowest rate, in the unit of the learning rate (linear, polynomial, cosine, cosine_restarts, step)."""
     power: float | None = None

@@ -21,6 +21,10 @@ from nlptrain.metrics.registry import METRICS
 from nlptrain.tasks import CLASSIFICATION_METRICS, REGRESSION_METRICS, TASKS, Kind, TaskSpec
 
 OPTIMIZER_FIELDS = ("optim", "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon")
+# what a line search cannot be exact with; the callback says why
+UNSEARCHABLE_FIELDS = ("fp16", "fsdp", "deepspeed", "torch_compile")
+# the share of the found step that is taken: without a fall at the end the score stays below that of a tuned rate
+SEARCH_SCHEDULE = {"name": "linear", "warmup": 0, "hold": 0.3}
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 Column = Annotated[str, Field(min_length=1)]
 
@@ -157,6 +161,13 @@ class Config(Section):
     """The learning rate over time, in place of training.lr_scheduler_type."""
     early_stopping: EarlyStopping = EarlyStopping()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _schedule_of_search(cls, given: Any) -> Any:
+        optim = given.get("optim") if isinstance(given, dict) else None
+        searches = isinstance(optim, dict) and optim.get("name") == "armijo"
+        return given | {"schedule": SEARCH_SCHEDULE} if searches and given.get("schedule") is None else given
+
     @model_validator(mode="after")
     def _fits_task(self) -> "Config":
         if isinstance(self.task, str) and self.task not in TASKS:
@@ -204,6 +215,10 @@ class Config(Section):
         twice += [key for key in OPTIMIZER_FIELDS if self.optim and key in self.training]
         if twice:
             raise ValueError(f"training.{twice[0]}: a section of this file takes its place; set one of them")
+        if self.optim and self.optim.searches:
+            beside = [f"training.{key}" for key in UNSEARCHABLE_FIELDS if self.training.get(key)]
+            if beside := beside + ["clipping"] * (self.clipping is not None):
+                raise ValueError(f"optim armijo must see the loss and its own gradients whole: leave out {beside[0]}")
         if self.schedule and (wrong := schedules.problem(self.schedule.name, self.schedule_settings)):
             raise ValueError(f"schedule: {wrong}")
         return self
@@ -216,8 +231,9 @@ class Config(Section):
     @property
     def replaced(self) -> dict[str, Any]:
         """Fields of `training` whose place a section takes, with the values that switch the library's way off."""
+        search = {"learning_rate": 1.0, "max_grad_norm": 0.0} if self.optim and self.optim.searches else {}
         clipping = {"max_grad_norm": 0.0} if self.clipping else {}
-        return clipping | ({"lr_scheduler_type": "constant", "warmup_steps": 0} if self.schedule else {})
+        return search | clipping | ({"lr_scheduler_type": "constant", "warmup_steps": 0} if self.schedule else {})
 
     @property
     def schedule_settings(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Nothing here knows the Trainer: groups and optimizers go in by ``Trainer(optimiz
 classes also by ``Trainer(optimizer_cls_and_kwargs=(RMSpropW, {"lr": 1e-3}))``.
 """
 
+from nlptrain.optim.armijo import ArmijoAdamW
 from nlptrain.optim.build import OPTIMIZERS, check, optimizer
 from nlptrain.optim.decoupled import SGDW, AdagradW, RMSpropW
 from nlptrain.optim.groups import decay_counts, decayed_names, parameter_groups
@@ -12,6 +13,7 @@ __all__ = [
     "OPTIMIZERS",
     "SGDW",
     "AdagradW",
+    "ArmijoAdamW",
     "RMSpropW",
     "check",
     "decay_counts",

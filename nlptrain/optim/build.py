@@ -8,6 +8,7 @@ import torch
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
 from nlptrain.errors import ConfigError
+from nlptrain.optim.armijo import ArmijoAdamW
 from nlptrain.optim.decoupled import SGDW, AdagradW, RMSpropW
 from nlptrain.optim.groups import NO_DECAY
 
@@ -28,11 +29,21 @@ class Choice(NamedTuple):
 
 # fused: the fastest kernel on a CPU and on a GPU, and what the Trainer takes by default
 _ADAM = {"betas": (0.9, 0.999), "eps": 1e-8, "amsgrad": False, "fused": True}
+_SEARCH = {
+    "c": 0.1,
+    "initial_step": 1e-3,
+    "growth": 1.1,
+    "cut": 0.5,
+    "max_trials": 10,
+    "min_step": 1e-8,
+    "max_step": 1.0,
+}
 OPTIMIZERS: dict[str, Choice] = {
     "adam": Choice(AdamW, Adam, {**_ADAM, "l2": 0.0}),
     "adamw": Choice(AdamW, None, _ADAM),
     "rmsprop": Choice(RMSpropW, RMSprop, {"alpha": 0.99, "eps": 1e-8, "momentum": 0.0, "centered": False}),
     "adagrad": Choice(AdagradW, Adagrad, {"eps": 1e-10, "initial_accumulator_value": 0.0}),
+    "armijo": Choice(ArmijoAdamW, None, {"betas": (0.9, 0.999), "eps": 1e-8, **_SEARCH}),
     "sgd": Choice(SGDW, SGD, {"momentum": 0.9, "dampening": 0.0, "nesterov": False}),
 }
 

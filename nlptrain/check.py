@@ -42,7 +42,10 @@ def check(config: Config) -> dict[str, Any]:
     model_config = read_config(folder_of_model)
     tokenizer = load_tokenizer(folder_of_model, vocab_size(model_config, folder_of_model))
     limit = length_limit(tokenizer, model_config, config.data.max_length)
-    lengths = {s: length_facts(encode(rows, config.spec, tokenizer, limit)) for s, rows in splits.rows.items()}
+    clean = config.data.clean
+    lengths = {
+        s: length_facts(encode(rows, config.spec, tokenizer, limit, clean=clean)) for s, rows in splits.rows.items()
+    }
     return {
         "task": config.spec.name,
         "data": splits.facts,

@@ -147,7 +147,8 @@ def assemble(config: Config, splits: Splits, folder: RunFolder) -> Work:
     names = splits.labels.names if splits.labels else None
     model, tokenizer = build(config.model.name, config.model, task, names, target)
     limit = length_limit(tokenizer, model.config, config.data.max_length)
-    encoded = {split: encode(rows, task, tokenizer, limit) for split, rows in splits.rows.items()}
+    clean = model.config.text_cleaning = list(config.data.clean)  # a model folder alone says what it expects
+    encoded = {split: encode(rows, task, tokenizer, limit, clean=clean) for split, rows in splits.rows.items()}
     parts = callbacks.build(config, folder)
     metric = METRICS[task.primary]
     args = training_arguments.build(training, metric=metric.name, greater_is_better=metric.greater_is_better)

@@ -61,7 +61,7 @@ def fine_tuner(
     quiet = {"eval_strategy": "no", "save_strategy": "no", "logging_steps": 1, "max_grad_norm": 0.0, "use_cpu": True}
     values = training_arguments.resolve({**quiet, "num_train_epochs": 1, **training}, run)
     args = training_arguments.build(values, metric=task.primary, greater_is_better=task.primary != "nmse")
-    encoded = encode(data, task, tokenizer, 64)
+    encoded = encode(data, task, tokenizer, 64, clean=())
     return FineTuner(
         model,
         args,
@@ -122,7 +122,7 @@ def test_the_stock_trainer_multiplies_by_the_accumulation_steps(folder: Path, tm
         )
         torch.manual_seed(0)
         model.classifier.reset_parameters()
-        rows = encode(texts(32, SENTIMENT), SENTIMENT, tokenizer, 64)
+        rows = encode(texts(32, SENTIMENT), SENTIMENT, tokenizer, 64, clean=())
         trainer = Trainer(model, args, DataCollatorWithPadding(tokenizer), train_dataset=rows)
         trainer.train()
         norms.append(trainer.state.log_history[0]["grad_norm"])

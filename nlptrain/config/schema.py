@@ -91,8 +91,16 @@ class DataConfig(Section):
     """Identical rows within a split: stop, keep and count, or keep the first and count (training rows only)."""
     empty_text: Literal["error", "allow", "drop"] = "error"
     """Rows without any text: stop, keep and count, or drop and count (never dropped from predictions)."""
+    clean: list[Literal["nfc", "control", "html_entities", "html_tags", "whitespace", "lowercase"]] = []
+    """Steps that clean every text before it is tokenised or compared, in this order; HTML: tags before entities."""
     max_length: int = Field(default=256, ge=8)
     """Tokens per row, special tokens included; longer rows are truncated and counted."""
+
+    @model_validator(mode="after")
+    def _each_step_once(self) -> "DataConfig":
+        if twice := [step for step in self.clean if self.clean.count(step) > 1]:
+            raise ValueError(f"clean: {twice[0]} stands twice; no step changes what it has cleaned, so give it once")
+        return self
 
 
 class ModelConfig(Section):

@@ -143,7 +143,7 @@ def assemble(config: Config, splits: Splits, folder: RunFolder) -> Work:
     set_seed(training["seed"])
     target = None
     if task.kind == "regression":
-        target = TargetScale.fit(splits.rows["train"]["label"][:], task.label_range)
+        target = TargetScale.fit(splits.rows["train"]["label"][:], task.label_range, config.model.target)
     names = splits.labels.names if splits.labels else None
     model, tokenizer = build(config.model.name, config.model, task, names, target)
     limit = length_limit(tokenizer, model.config, config.data.max_length)

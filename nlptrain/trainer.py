@@ -56,7 +56,7 @@ class FineTuner(Trainer):
         args: from `nlptrain.training_arguments.build`.
         task: the row of `nlptrain.tasks`.
         tokenizer: pads the batches and is saved beside the model.
-        target_scale: standard deviation of the training scores; None for classification.
+        target_scale: unit of the loss, see `nlptrain.models.target.TargetScale`; None for classification.
         train_rows: encoded rows with ``length`` and ``labels``.
         eval_rows: encoded rows; kept in order.
         optim: the optimizer; None: the library's, by ``args.optim``.

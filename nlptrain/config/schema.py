@@ -118,6 +118,8 @@ class ModelConfig(Section):
     """Dropout inside the encoder and before the head."""
     token_dropout: float = Field(default=0.0, ge=0, lt=1)
     """Probability that training hides a token behind the mask token (not for stock)."""
+    target: Literal["standardize", "min_max", "none"] = "standardize"
+    """Unit in which a regression learns: z-scores of the training rows, [0, 1] over the task's range, or yours."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "ModelConfig":
@@ -162,6 +164,10 @@ class Config(Section):
         if self.model.architecture == "bi_encoder" and not spec.is_pair:
             raise ValueError(
                 f"architecture bi_encoder needs a pair of texts; task {spec.name!r} has one: use cross_encoder"
+            )
+        if self.model.target != "standardize" and spec.kind != "regression":
+            raise ValueError(
+                f"model.target is the unit of a regression; task {spec.name!r} is {spec.kind}: leave it out"
             )
         if self.model.output == "cosine" and spec.kind != "regression":
             raise ValueError(f"output cosine gives one score; task {spec.name!r} is {spec.kind}: use linear")

@@ -10,8 +10,10 @@ from nlptrain.config.section import Section
 class OptimConfig(Section):
     """The optimizer, in place of training.optim; base rate and decay stay training.learning_rate and weight_decay."""
 
-    name: Literal["adam", "adamw", "rmsprop", "adagrad", "sgd"] = "adamw"
-    """Which optimizer."""
+    name: Literal[
+        "adam", "adamw", "rmsprop", "adagrad", "sgd", "schedule_free_adamw", "schedule_free_radam", "prodigy"
+    ] = "adamw"
+    """Which optimizer; schedule_free_* averages weights at a constant rate, prodigy finds the rate itself (extras)."""
     decoupled: bool = True
     """Decay shrinks the weights themselves; false adds it to the gradient (classic L2; not for adamw)."""
     head_learning_rate: float | None = Field(default=None, gt=0, allow_inf_nan=False)
@@ -23,7 +25,28 @@ class OptimConfig(Section):
     decay_schedule: Literal["constant", "linear", "cosine", "with_learning_rate"] = "constant"
     """How the decay changes over training."""
     settings: dict[str, Any] = Field(default_factory=dict)
-    """Other settings of the optimizer: betas, eps, momentum, alpha, l2."""
+    """Other settings of the optimizer: betas, eps, momentum, alpha, l2, d_coef."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "OptimConfig":
+        if self.name == "prodigy" and (self.head_learning_rate is not None or self.layer_decay < 1):
+            raise ValueError("prodigy finds one rate for all weights: leave out head_learning_rate and layer_decay")
+        if (self.name == "prodigy" or self.averages) and self.decay_schedule != "constant":
+            raise ValueError(f"{self.name} decays by itself, at its own rate: leave out decay_schedule")
+        return self
+
+    @property
+    def averages(self) -> bool:
+        """Whether an average of the weights takes the place of a falling rate."""
+        return self.name.startswith("schedule_free")
+
+    @property
+    def decided(self) -> dict[str, Any]:
+        """Fields of `training` that the choice of optimizer decides."""
+        rates = {"schedule_free_adamw": "constant_with_warmup", "schedule_free_radam": "constant"}
+        if self.averages:
+            return {"lr_scheduler_type": rates[self.name], "fp16": False}
+        return {"learning_rate": 1.0} if self.name == "prodigy" else {}
 
 
 class ClippingConfig(Section):

@@ -177,8 +177,12 @@ class Config(Section):
     def _decided_once(self) -> "Config":
         twice = [key for key, value in self.replaced.items() if self.training.get(key, value) != value]
         twice += [key for key in OPTIMIZER_FIELDS if self.optim and key in self.training]
+        if self.optim and self.optim.averages and self.schedule and self.schedule.name != "constant":
+            rule = f"optim {self.optim.name} averages weights instead of lowering the rate"
+            raise ValueError(f"schedule: {rule}; found {self.schedule.name}, use constant, which may warm up")
         if twice:
-            raise ValueError(f"training.{twice[0]}: a section of this file takes its place; set one of them")
+            value = f" and makes it {self.replaced[twice[0]]}" if twice[0] in self.replaced else ""
+            raise ValueError(f"training.{twice[0]}: a section of this file takes its place{value}; set one of them")
         if self.schedule and (wrong := schedules.problem(self.schedule.name, self.schedule_settings)):
             raise ValueError(f"schedule: {wrong}")
         return self
@@ -186,8 +190,9 @@ class Config(Section):
     @property
     def replaced(self) -> dict[str, Any]:
         """Fields of `training` whose place a section takes, with the values that switch the library's way off."""
+        decided = self.optim.decided if self.optim else {}
         clipping = {"max_grad_norm": 0.0} if self.clipping else {}
-        return clipping | ({"lr_scheduler_type": "constant", "warmup_steps": 0} if self.schedule else {})
+        return decided | clipping | ({"lr_scheduler_type": "constant", "warmup_steps": 0} if self.schedule else {})
 
     @property
     def schedule_settings(self) -> dict[str, Any]:

@@ -43,12 +43,15 @@ def check(config: Config) -> dict[str, Any]:
     training_arguments.build(training, metric=metric.name, greater_is_better=metric.greater_is_better)
     splits = load_splits(config.spec, config.data, seed=training["seed"])
     train = splits.rows["train"]
-    loss = objective(config, train, splits.labels, TargetScale.of(config.spec, train["label"][:]))
+    loss = objective(config, train, splits.labels, TargetScale.of(config.spec, train["label"][:], config.model.target))
     folder_of_model = locate(config.model.name or default_name())
     model_config = read_config(folder_of_model)
     tokenizer = load_tokenizer(folder_of_model, vocab_size(model_config, folder_of_model))
     limit = length_limit(tokenizer, model_config, config.data.max_length)
-    lengths = {s: length_facts(encode(rows, config.spec, tokenizer, limit)) for s, rows in splits.rows.items()}
+    clean = config.data.clean
+    lengths = {
+        s: length_facts(encode(rows, config.spec, tokenizer, limit, clean=clean)) for s, rows in splits.rows.items()
+    }
     return {
         "task": config.spec.name,
         "data": splits.facts,

@@ -13,7 +13,7 @@ from nlptrain.config.schema import Config
 from nlptrain.data.encode import encode, length_limit
 from nlptrain.data.labels import LabelMap
 from nlptrain.metrics.registry import METRICS
-from nlptrain.models.load import check_labels
+from nlptrain.models.load import check_cleaning, check_labels
 from nlptrain.models.load import load as load_model
 from nlptrain.run_folder import RunFolder
 from nlptrain.tasks import TaskSpec
@@ -47,7 +47,7 @@ class OpenRun:
 
     def encode(self, rows: Dataset) -> Dataset:
         """Token rows as the model expects them."""
-        return encode(rows, self.task, self.tokenizer, self.max_length)
+        return encode(rows, self.task, self.tokenizer, self.max_length, clean=self.config.data.clean)
 
     def logits(self, encoded: Dataset) -> NDArray[Any]:
         """Logits (n, classes), or scores (n, 1) in the user's unit, in the order of the rows."""
@@ -76,6 +76,7 @@ def open_run(run: RunFolder) -> OpenRun:
     if task.kind == "classification":
         id2label = cast("dict[int, str]", model.config.id2label)
         labels = LabelMap(tuple(id2label[number] for number in sorted(id2label)))
+    check_cleaning(model, config.data.clean)
     check_labels(model, (task.labels or labels.names) if labels else None)
     return OpenRun(
         config=config,

@@ -146,14 +146,15 @@ def assemble(config: Config, splits: Splits, folder: RunFolder) -> Work:
     """Build model, token rows and trainer; creates the run folder."""
     task, training = config.spec, config.training
     set_seed(training["seed"])
-    target = TargetScale.of(task, splits.rows["train"]["label"][:])
+    target = TargetScale.of(task, splits.rows["train"]["label"][:], config.model.target)
     loss = objective(config, splits.rows["train"], splits.labels, target)
     names = splits.labels.names if splits.labels else None
     model, tokenizer = build(config.model.name, config.model, task, names, target)
     if target and config.loss.needs_cosine:
         hold_cosine(model, target, config.loss.lowest_cosine)
     limit = length_limit(tokenizer, model.config, config.data.max_length)
-    encoded = {split: encode(rows, task, tokenizer, limit) for split, rows in splits.rows.items()}
+    clean = model.config.text_cleaning = list(config.data.clean)  # a model folder alone says what it expects
+    encoded = {split: encode(rows, task, tokenizer, limit, clean=clean) for split, rows in splits.rows.items()}
     parts = callbacks.build(config, folder)
     metric = METRICS[task.primary]
     args = training_arguments.build(training, metric=metric.name, greater_is_better=metric.greater_is_better)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from nlptrain import processes
+from nlptrain.data.cleaning import clean
 from nlptrain.data.load import load_rows
 from nlptrain.errors import ConfigError, ResourceError
 from nlptrain.inference import OpenRun
@@ -23,9 +24,9 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 def predict(opened: OpenRun, source: str, output: Path) -> dict[str, Any]:
     """Predict every row of `source` and write `output` (.csv or .jsonl) under its name only when it is whole.
 
-    A row holds the task's texts, then ``prediction`` and ``probability_<label>`` of each class, or ``score`` in the
-    unit of the training scores, and ``flag`` (truncated, empty, or nothing). In CSV a text that a spreadsheet would
-    run as a formula gets a leading apostrophe; JSONL is lossless.
+    A row holds the task's texts as they were given, then ``prediction`` and ``probability_<label>`` of each class, or
+    ``score`` in the unit of the training scores, and ``flag`` (truncated, empty, or nothing). In CSV a text that a
+    spreadsheet would run as a formula gets a leading apostrophe; JSONL is lossless.
 
     Raises:
         ConfigError: the output cannot be written or is of another format.
@@ -37,13 +38,14 @@ def predict(opened: OpenRun, source: str, output: Path) -> dict[str, Any]:
     logits = opened.logits(encoded)
     if processes.is_main():
         names = opened.labels.names if opened.labels else None
-        _write(output, _records(rows.select_columns(list(opened.task.text)), encoded, logits, names))
+        texts, steps = rows.select_columns(list(opened.task.text)), opened.config.data.clean
+        _write(output, _records(texts, steps, encoded, logits, names))
     processes.wait_for_all()
     return {"task": opened.task.name, "source": source, "rows": len(rows), "output": str(output), "notes": notes}
 
 
 def _records(
-    rows: Dataset, encoded: Dataset, logits: NDArray[Any], names: Sequence[str] | None
+    rows: Dataset, steps: Sequence[str], encoded: Dataset, logits: NDArray[Any], names: Sequence[str] | None
 ) -> Iterator[dict[str, Any]]:
     probabilities = softmax(logits, axis=-1) if names else logits
     for texts, truncated, values in zip(rows, encoded["truncated"], probabilities, strict=True):
@@ -53,7 +55,7 @@ def _records(
             record |= {f"probability_{name}": float(p) for name, p in zip(names, values, strict=True)}
         else:
             record["score"] = float(values[0])
-        empty = not any(str(text).strip() for text in texts.values())
+        empty = not any(clean(text, steps).strip() for text in texts.values())
         yield record | {"flag": "empty" if empty else "truncated" if truncated else ""}
 
 

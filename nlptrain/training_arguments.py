@@ -113,6 +113,11 @@ def _refuse_contradictions(values: Mapping[str, Any]) -> None:
         problems.append(
             f"weight_decay with optim {values['optim']} would be added to the gradient; set it to 0 or use AdamW"
         )
+    if str(values.get("optim")).startswith("schedule_free"):
+        problems.append(
+            f"optim {values['optim']} would save weights that are not the averaged ones, and its rate would fall; "
+            "use the section optim: {name: schedule_free_adamw}"
+        )
     if values["lr_scheduler_type"] == _PLATEAU and values["warmup_steps"]:
         problems.append(f"warmup_steps has no effect with lr_scheduler_type {_PLATEAU}; set it to 0")
     if values.get("fp16") and values["use_cpu"]:

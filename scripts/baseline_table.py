@@ -68,7 +68,8 @@ def features(config: Config) -> Arrays:
     found = {}
     for split, texts in splits.rows.items():
         if "label" in texts.column_names:
-            encoded, order = longest_first(encode(texts, task, tokenizer, config.data.max_length))
+            data = config.data
+            encoded, order = longest_first(encode(texts, task, tokenizer, data.max_length, clean=data.clean))
             x = np.concatenate([embed(model, batch) for batch in batches(encoded, tokenizer)])
             found[split] = (x[np.argsort(order)], np.asarray(texts["label"][:]))
     return found

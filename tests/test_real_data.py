@@ -32,7 +32,7 @@ def test_cosine_without_training_is_the_published_one(
     model, tokenizer = build(None, settings, task, None, target)
     values = training_arguments.resolve({"use_cpu": True, "load_best_model_at_end": False}, tmp_path)
     args = training_arguments.build(values | {"eval_strategy": "no"}, metric="pearson", greater_is_better=True)
-    rows = encode(splits.rows["test"], task, tokenizer, 256)
+    rows = encode(splits.rows["test"], task, tokenizer, 256, clean=())
     trainer = FineTuner(model, args, task=task, tokenizer=tokenizer, loss=usual(target.scale))
     found = score_logits(task, trainer.logits(rows), rows.with_format("numpy")["labels"][:]).values
     assert {name: found[name] for name in PUBLISHED} == pytest.approx(PUBLISHED, abs=2e-4)

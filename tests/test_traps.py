@@ -65,7 +65,7 @@ def fine_tuner(
     # float32 also on hardware with bf16, whose rounding is larger than the tolerances
     values = training_arguments.resolve({**quiet, "bf16": False, "num_train_epochs": 1, **training}, run)
     args = training_arguments.build(values, metric=task.primary, greater_is_better=task.primary != "nmse")
-    encoded = encode(data, task, tokenizer, 64)
+    encoded = encode(data, task, tokenizer, 64, clean=())
     return FineTuner(
         model,
         args,
@@ -127,7 +127,7 @@ def test_the_stock_trainer_multiplies_by_the_accumulation_steps(folder: Path, tm
         )
         torch.manual_seed(0)
         model.classifier.reset_parameters()
-        rows = encode(texts(32, SENTIMENT), SENTIMENT, tokenizer, 64)
+        rows = encode(texts(32, SENTIMENT), SENTIMENT, tokenizer, 64, clean=())
         trainer = Trainer(model, args, DataCollatorWithPadding(tokenizer), train_dataset=rows)
         trainer.train()
         norms.append(trainer.state.log_history[0]["grad_norm"])

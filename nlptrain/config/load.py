@@ -4,6 +4,7 @@ Precedence: defaults < file < command line. Every problem is reported at once, w
 valid name, before anything heavy is imported.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from io import StringIO
@@ -159,7 +160,14 @@ def _describe(item: Any, where: Any) -> str:
         return f"{where(keys[:-1])}: missing key {name!r}"
     message = item["msg"].removeprefix("Value error, ")
     found = "" if isinstance(item["input"], dict) else f", found {item['input']!r}"
+    if item["type"] == "literal_error" and (near := get_close_matches(str(item["input"]), _options(item), n=1)):
+        found += f"; did you mean {near[0]!r}?"
     return f"{where(keys)}: {name}: {message[0].lower()}{message[1:]}{found}"
+
+
+def _options(item: Any) -> list[str]:
+    """The names among the values that a key may have."""
+    return re.findall(r"'([^']*)'", item["ctx"]["expected"])
 
 
 def _training_problems(training: dict[str, Any], where: Any) -> Iterable[str]:

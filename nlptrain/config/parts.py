@@ -51,8 +51,18 @@ class LossConfig(Section):
 class OptimConfig(Section):
     """The optimizer, in place of training.optim; base rate and decay stay training.learning_rate and weight_decay."""
 
-    name: Literal["adam", "adamw", "rmsprop", "adagrad", "sgd", "armijo"] = "adamw"
-    """Which optimizer; armijo is adamw that finds the size of each step by a line search, in place of a rate."""
+    name: Literal[
+        "adam",
+        "adamw",
+        "rmsprop",
+        "adagrad",
+        "sgd",
+        "armijo",
+        "schedule_free_adamw",
+        "schedule_free_radam",
+        "prodigy",
+    ] = "adamw"
+    """Which; armijo and prodigy find the rate themselves, schedule_free_* average the weights at a constant one."""
     decoupled: bool = True
     """Decay shrinks the weights themselves; false adds it to the gradient (classic L2; not for adamw)."""
     head_learning_rate: float | None = Field(default=None, gt=0, allow_inf_nan=False)
@@ -64,22 +74,38 @@ class OptimConfig(Section):
     decay_schedule: Literal["constant", "linear", "cosine", "with_learning_rate"] = "constant"
     """How the decay changes over training."""
     settings: dict[str, Any] = Field(default_factory=dict)
-    """Other settings of the optimizer: betas, eps, momentum, alpha, l2; of armijo c, initial_step, growth, cut, ..."""
+    """Other settings of the optimizer: betas, eps, momentum, alpha, l2, d_coef; of armijo c, growth, ..."""
 
     @model_validator(mode="after")
-    def _fits_search(self) -> "OptimConfig":
-        rates = self.head_learning_rate is not None or self.layer_decay < 1
-        if self.searches and (rates or self.decay_schedule != "constant"):
+    def _consistent(self) -> "OptimConfig":
+        one_rate = self.name in ("armijo", "prodigy")
+        if one_rate and (self.head_learning_rate is not None or self.layer_decay < 1):
             raise ValueError(
-                "armijo finds one step size for all weights, decay included: leave out head_learning_rate, layer_decay "
-                "and decay_schedule"
+                f"{self.name} finds one rate for all weights: leave out head_learning_rate and layer_decay"
             )
+        if (one_rate or self.averages) and self.decay_schedule != "constant":
+            raise ValueError(f"{self.name} decays by itself, at its own rate: leave out decay_schedule")
         return self
 
     @property
     def searches(self) -> bool:
         """Whether the step size is found by a line search, so that there is no learning rate."""
         return self.name == "armijo"
+
+    @property
+    def averages(self) -> bool:
+        """Whether an average of the weights takes the place of a falling rate."""
+        return self.name.startswith("schedule_free")
+
+    @property
+    def decided(self) -> dict[str, Any]:
+        """Fields of `training` that the choice of optimizer decides."""
+        rates = {"schedule_free_adamw": "constant_with_warmup", "schedule_free_radam": "constant"}
+        if self.averages:
+            return {"lr_scheduler_type": rates[self.name], "fp16": False}
+        if self.searches:
+            return {"learning_rate": 1.0, "max_grad_norm": 0.0}
+        return {"learning_rate": 1.0} if self.name == "prodigy" else {}
 
 
 class ClippingConfig(Section):

@@ -104,8 +104,16 @@ class DataConfig(Section):
     """Rows without any text: stop, keep and count, or drop and count (never dropped from predictions)."""
     balance: Literal["none", "oversample"] = "none"
     """oversample: an epoch repeats rows of the rarer classes until each class comes as often as the largest."""
+    clean: list[Literal["nfc", "control", "html_entities", "html_tags", "whitespace", "lowercase"]] = []
+    """Steps that clean every text before it is tokenised or compared, in this order; HTML: tags before entities."""
     max_length: int = Field(default=256, ge=8)
     """Tokens per row, special tokens included; longer rows are truncated and counted."""
+
+    @model_validator(mode="after")
+    def _each_step_once(self) -> "DataConfig":
+        if twice := [step for step in self.clean if self.clean.count(step) > 1]:
+            raise ValueError(f"clean: {twice[0]} stands twice; no step changes what it has cleaned, so give it once")
+        return self
 
 
 class ModelConfig(Section):
@@ -123,6 +131,8 @@ class ModelConfig(Section):
     """Dropout inside the encoder and before the head."""
     token_dropout: float = Field(default=0.0, ge=0, lt=1)
     """Probability that training hides a token behind the mask token (not for stock)."""
+    target: Literal["standardize", "min_max", "none"] = "standardize"
+    """Unit in which a regression learns: z-scores of the training rows, [0, 1] over the task's range, or yours."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "ModelConfig":
@@ -177,6 +187,10 @@ class Config(Section):
             raise ValueError(
                 f"architecture bi_encoder needs a pair of texts; task {spec.name!r} has one: use cross_encoder"
             )
+        if self.model.target != "standardize" and spec.kind != "regression":
+            raise ValueError(
+                f"model.target is the unit of a regression; task {spec.name!r} is {spec.kind}: leave it out"
+            )
         if self.model.output == "cosine" and spec.kind != "regression":
             raise ValueError(f"output cosine gives one score; task {spec.name!r} is {spec.kind}: use linear")
         return self
@@ -213,8 +227,12 @@ class Config(Section):
     def _decided_once(self) -> "Config":
         twice = [key for key, value in self.replaced.items() if self.training.get(key, value) != value]
         twice += [key for key in OPTIMIZER_FIELDS if self.optim and key in self.training]
+        if self.optim and self.optim.averages and self.schedule and self.schedule.name != "constant":
+            rule = f"optim {self.optim.name} averages weights instead of lowering the rate"
+            raise ValueError(f"schedule: {rule}; found {self.schedule.name}, use constant, which may warm up")
         if twice:
-            raise ValueError(f"training.{twice[0]}: a section of this file takes its place; set one of them")
+            value = f" and makes it {self.replaced[twice[0]]}" if twice[0] in self.replaced else ""
+            raise ValueError(f"training.{twice[0]}: a section of this file takes its place{value}; set one of them")
         if self.optim and self.optim.searches:
             beside = [f"training.{key}" for key in UNSEARCHABLE_FIELDS if self.training.get(key)]
             if beside := beside + ["clipping"] * (self.clipping is not None):
@@ -231,9 +249,9 @@ class Config(Section):
     @property
     def replaced(self) -> dict[str, Any]:
         """Fields of `training` whose place a section takes, with the values that switch the library's way off."""
-        search = {"learning_rate": 1.0, "max_grad_norm": 0.0} if self.optim and self.optim.searches else {}
+        decided = self.optim.decided if self.optim else {}
         clipping = {"max_grad_norm": 0.0} if self.clipping else {}
-        return search | clipping | ({"lr_scheduler_type": "constant", "warmup_steps": 0} if self.schedule else {})
+        return decided | clipping | ({"lr_scheduler_type": "constant", "warmup_steps": 0} if self.schedule else {})
 
     @property
     def schedule_settings(self) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """From checked text rows to token rows, and from token rows to padded batches."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from nlptrain.data import cleaning
 from nlptrain.tasks import TaskSpec
 
 TOKEN_COLUMNS = ("input_ids", "attention_mask", "token_type_ids")
@@ -20,8 +22,12 @@ def length_limit(tokenizer: PreTrainedTokenizerBase, model_config: Any, max_leng
     return min(limits)
 
 
-def encode(rows: Dataset, task: TaskSpec, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
-    """Tokenise the task's texts, pairs as one sequence, truncating the longer text first.
+def encode(
+    rows: Dataset, task: TaskSpec, tokenizer: PreTrainedTokenizerBase, max_length: int, *, clean: Sequence[str]
+) -> Dataset:
+    """Clean the task's texts by the steps `clean` and tokenise them, pairs as one sequence.
+
+    Where there are too many tokens, the longer text is truncated first.
 
     Returns:
         A data set in the same order with `TOKEN_COLUMNS` (those the tokenizer gives), ``line`` (where the row stands
@@ -30,7 +36,8 @@ def encode(rows: Dataset, task: TaskSpec, tokenizer: PreTrainedTokenizerBase, ma
     """
 
     def tokens(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        found = tokenizer(*(batch[column] for column in task.text), truncation=True, max_length=max_length)
+        texts = ([cleaning.clean(text, clean) for text in batch[column]] for column in task.text)
+        found = tokenizer(*texts, truncation=True, max_length=max_length)
         columns = {name: found[name] for name in TOKEN_COLUMNS if name in found}
         columns["line"] = batch["line"]
         columns["length"] = [len(ids) for ids in found["input_ids"]]

@@ -5,6 +5,7 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from nlptrain.config.schema import DataConfig
-from nlptrain.data import checks
+from nlptrain.data import checks, cleaning
 from nlptrain.data.columnar import LINE
 from nlptrain.data.labels import LabelMap
 from nlptrain.data.read import Table, Where, read_table
@@ -29,11 +30,12 @@ class Part:
         source: where the rows were read.
         origin: what to call them in messages.
         unit: what `lines` counts.
-        texts: the task's texts, "" where there is none.
-        keys: what makes rows the same, see `nlptrain.data.checks.row_key`.
+        texts: the task's texts as they were written, "" where there is none.
+        keys: what makes rows the same once their texts are cleaned, see `nlptrain.data.checks.row_key`.
         values: labels or scores as they were written.
         lines: where each row stood.
         targets: class ids or scores; None: not known, or unlabelled.
+        cleaned: the steps of `data.clean` that change a text of the row, each once for every such text.
     """
 
     source: Source
@@ -44,6 +46,7 @@ class Part:
     values: Sequence[str]
     lines: Sequence[int]
     targets: Sequence[float] | None = None
+    cleaned: Sequence[Sequence[str]] = ()
 
     @property
     def where(self) -> Where:
@@ -59,6 +62,7 @@ class Part:
             values=[self.values[row] for row in rows],
             lines=[self.lines[row] for row in rows],
             targets=None if self.targets is None else [self.targets[row] for row in rows],
+            cleaned=[self.cleaned[row] for row in rows],
         )
 
     def without(self, rows: Sequence[int]) -> "Part":
@@ -66,12 +70,13 @@ class Part:
         left_out = set(rows)
         return self.only([row for row in range(len(self.keys)) if row not in left_out]) if rows else self
 
-    def found(self) -> dict[str, int]:
-        """Rows that repeat an earlier one, texts with more than one target, rows without text."""
+    def found(self) -> dict[str, Any]:
+        """Rows that repeat an earlier one, texts with more than one target, rows without text, texts a step changes."""
         return {
             "duplicates": len(checks.repeats(self.keys, self.targets)),
             "conflicting": checks.contradictions(self.keys, self.targets),
             "empty": len(checks.blank(self.keys)),
+            "cleaned": dict(Counter(chain.from_iterable(self.cleaned))),
         }
 
     def facts(self, labels: LabelMap | None) -> dict[str, Any]:
@@ -107,8 +112,11 @@ def read_part(source: Source, split: str, task: TaskSpec, data: DataConfig) -> P
     checks.check_texts(table, task)
     values = strings(table, checks.label_column(table, task))
     texts = list(zip(*(strings(table, name) for name in task.text), strict=True))
-    keys = [checks.row_key(row) for row in texts]
-    return Part(source, f"{table.origin} ({split})", table.unit, texts, keys, values, table.rows[LINE][:])
+    traced = [[cleaning.traced(text, data.clean) for text in row] for row in texts]
+    keys = [checks.row_key([text for text, _ in row]) for row in traced]
+    cleaned = [[step for _, changed in row for step in changed] for row in traced]
+    lines = table.rows[LINE][:]
+    return Part(source, f"{table.origin} ({split})", table.unit, texts, keys, values, lines, cleaned=cleaned)
 
 
 def strings(table: Table, column: str) -> list[str]:

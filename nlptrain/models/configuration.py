@@ -24,7 +24,7 @@ class NlpTrainConfig(PreTrainedConfig):
         head_dropout: dropout probability before a linear head, in [0, 1).
         token_dropout: probability that training hides a token behind the mask token, in [0, 1).
         target_mean: regression only, in the user's unit; a score is ``z * target_scale + target_mean``.
-        target_scale: as `target_mean`, above 0.
+        target_scale: as `target_mean`, above 0; the loss is that of z.
         cls_token_id: first token of a sequence; the bi-encoder builds the two single sequences with it.
         separator_token_id: last token of a sequence and, in a pair, between the texts.
         pad_token_id: fills up short sequences.

@@ -1,5 +1,6 @@
 """Reading of a trained model, stock or ours, with every weight accounted for."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -39,6 +40,21 @@ def load(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if not isinstance(model, NlpTrainForSequenceClassification):
         model.accepts_loss_kwargs = False
     return model, tokenizer
+
+
+def check_cleaning(model: PreTrainedModel, steps: Sequence[str]) -> None:
+    """Check that texts will be cleaned as the model's config.json says it expects; without a word there, not at all.
+
+    Raises:
+        ModelError: other steps, or another order.
+    """
+    expected = list(getattr(model.config, "text_cleaning", None) or [])
+    if expected != list(steps):
+        raise ModelError(
+            "MODEL_CLEANING",
+            f"the run has data.clean {list(steps)}, its model expects text_cleaning {expected}; "
+            "restore the model folder of this run",
+        )
 
 
 def check_labels(model: PreTrainedModel, labels: tuple[str, ...] | None) -> None:

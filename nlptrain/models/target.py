@@ -1,8 +1,8 @@
-"""The unit of a regression: models learn standardised scores and answer in the user's unit."""
+"""The unit of a regression: models learn scores in a unit of their own and answer in the user's."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -16,16 +16,17 @@ from nlptrain.errors import DataError, ModelError
 from nlptrain.models.loss import usual
 from nlptrain.tasks import TaskSpec
 
+Unit = Literal["standardize", "min_max", "none"]
 _ATTACHED: WeakKeyDictionary[nn.Module, RemovableHandle] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
 class TargetScale:
-    """Scores in the user's unit are ``z * scale + mean``.
+    """Scores in the user's unit are ``z * scale + mean``; z is what a model learns, and the unit of its loss.
 
     Attributes:
-        mean: mean of the training scores.
-        scale: their population standard deviation, above 0.
+        mean: the score at z = 0.
+        scale: the difference of scores that is 1 in z, above 0.
         low: lowest score that can occur, in the user's unit.
         high: highest score that can occur.
     """
@@ -36,8 +37,16 @@ class TargetScale:
     high: float
 
     @classmethod
-    def fit(cls, scores: Sequence[float], label_range: tuple[float, float] | None) -> "TargetScale":
-        """Unit of the training `scores`; `label_range` is the range of valid scores, where the task has one.
+    def fit(
+        cls, scores: Sequence[float], label_range: tuple[float, float] | None, unit: Unit = "standardize"
+    ) -> "TargetScale":
+        """Unit of the training `scores`.
+
+        Args:
+            scores: of the training rows, in the user's unit.
+            label_range: lowest and highest valid score, where the task has them.
+            unit: standardize, by mean and population standard deviation of `scores`; min_max, to [0, 1] from the lowest
+                to the highest of `label_range`, or else of `scores`; none, the user's unit as it is.
 
         Raises:
             DataError: no scores, a score that is not finite, or all scores the same.
@@ -45,13 +54,19 @@ class TargetScale:
         values = np.asarray(scores, dtype=np.float64)
         if values.size == 0 or not np.isfinite(values).all() or values.min() == values.max():
             raise DataError("DATA_LABEL", "training scores must be finite numbers, at least two of them different")
-        low, high = label_range or (values.min(), values.max())
-        return cls(mean=float(values.mean()), scale=float(values.std()), low=float(low), high=float(high))
+        low, high = map(float, label_range or (values.min(), values.max()))
+        units = {
+            "standardize": (float(values.mean()), float(values.std())),
+            "min_max": (low, high - low),
+            "none": (0.0, 1.0),
+        }
+        mean, scale = units[unit]
+        return cls(mean=mean, scale=scale, low=low, high=high)
 
     @classmethod
-    def of(cls, task: TaskSpec, targets: Sequence[float]) -> "TargetScale | None":
+    def of(cls, task: TaskSpec, targets: Sequence[float], unit: Unit) -> "TargetScale | None":
         """`fit` for a regression; None for another task."""
-        return cls.fit(targets, task.label_range) if task.kind == "regression" else None
+        return cls.fit(targets, task.label_range, unit) if task.kind == "regression" else None
 
 
 def attach(model: PreTrainedModel, target: TargetScale) -> None:

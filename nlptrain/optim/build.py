@@ -1,7 +1,8 @@
 """Optimizers by name: one table, and the function that reads it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import torch
@@ -17,14 +18,24 @@ class Choice(NamedTuple):
     """What a name stands for.
 
     Args:
-        decoupled: the class whose `weight_decay` shrinks the weights themselves.
-        coupled: the class that adds it to the gradient; None where the name rules that out.
+        decoupled: the class whose `weight_decay` shrinks the weights themselves, or a function that builds it.
+        coupled: the class that adds it to the gradient; None where there is none.
         settings: the other settings with their defaults. Rates and schedules belong to groups and Trainer.
     """
 
-    decoupled: type[Optimizer]
-    coupled: type[Optimizer] | None
+    decoupled: Callable[..., Optimizer]
+    coupled: Callable[..., Optimizer] | None
     settings: Mapping[str, Any]
+
+
+def _packaged(module: str, name: str, **fixed: Any) -> Callable[..., Optimizer]:
+    """A class that is imported when it is built, because its package is an extra."""
+
+    def built(groups: list[dict[str, Any]], **settings: Any) -> Optimizer:
+        found: Optimizer = getattr(import_module(module), name)(groups, **settings, **fixed)
+        return found
+
+    return built
 
 
 # fused: the fastest kernel on a CPU and on a GPU, and what the Trainer takes by default
@@ -38,6 +49,14 @@ _SEARCH = {
     "min_step": 1e-8,
     "max_step": 1.0,
 }
+_SCHEDULE_FREE = "nlptrain.optim.schedule_free"
+_AVERAGED = {"betas": (0.9, 0.999), "eps": 1e-8, "r": 0.0, "weight_lr_power": 2.0}
+_PRODIGY = {
+    **{"betas": (0.9, 0.999), "beta3": None, "eps": 1e-8, "use_bias_correction": False},
+    # without it the low rates of a warm-up, which every schedule here begins with, make the estimate too large
+    "safeguard_warmup": True,
+    **{"d0": 1e-6, "d_coef": 1.0, "growth_rate": float("inf"), "slice_p": 1},
+}
 OPTIMIZERS: dict[str, Choice] = {
     "adam": Choice(AdamW, Adam, {**_ADAM, "l2": 0.0}),
     "adamw": Choice(AdamW, None, _ADAM),
@@ -45,6 +64,11 @@ OPTIMIZERS: dict[str, Choice] = {
     "adagrad": Choice(AdagradW, Adagrad, {"eps": 1e-10, "initial_accumulator_value": 0.0}),
     "armijo": Choice(ArmijoAdamW, None, {"betas": (0.9, 0.999), "eps": 1e-8, **_SEARCH}),
     "sgd": Choice(SGDW, SGD, {"momentum": 0.9, "dampening": 0.0, "nesterov": False}),
+    "schedule_free_adamw": Choice(_packaged(_SCHEDULE_FREE, "AdamWScheduleFree"), None, _AVERAGED),
+    "schedule_free_radam": Choice(
+        _packaged(_SCHEDULE_FREE, "RAdamScheduleFree"), None, {**_AVERAGED, "silent_sgd_phase": True}
+    ),
+    "prodigy": Choice(_packaged("prodigyopt", "Prodigy"), _packaged("prodigyopt", "Prodigy", decouple=False), _PRODIGY),
 }
 
 
@@ -59,7 +83,8 @@ def optimizer(name: str, groups: Iterable[dict[str, Any]], *, decoupled: bool = 
             it spares the groups named ``*/no_decay``.
 
     Raises:
-        ConfigError: an unknown name or setting, a value out of range, or two kinds of decay at once.
+        ConfigError: an unknown name or setting, a value out of range, two kinds of decay at once, or a package that is
+            not installed.
     """
     if name not in OPTIMIZERS:
         raise ConfigError("OPTIM", f"optim: {_unknown('optimizer', name, OPTIMIZERS)}")
@@ -76,6 +101,9 @@ def optimizer(name: str, groups: Iterable[dict[str, Any]], *, decoupled: bool = 
         raise ConfigError("OPTIM", f"optim {name}: its decay is decoupled by definition; use adam for a coupled one")
     try:
         return built(chosen, **values)
+    except ModuleNotFoundError as error:
+        remedy = f"pip install {error.name}, which the extra nlptrain[optimizers] has too"
+        raise ConfigError("OPTIM", f"optim {name}: needs a package that is not installed: {remedy}") from error
     except (ValueError, TypeError, RuntimeError) as error:
         raise ConfigError("OPTIM", f"optim {name}: {error}") from error
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from nlptrain import schedules
+from nlptrain.config.heads import EmbeddingsConfig, HeadConfig, activation_problem, output_problem
 from nlptrain.config.parts import ClippingConfig, OptimConfig, ScheduleConfig
 from nlptrain.config.section import Section
 from nlptrain.metrics.registry import METRICS
@@ -104,10 +105,21 @@ class ModelConfig(Section):
     """stock: the library's own model; cross_encoder: one sequence, our head; bi_encoder: each text embedded."""
     pooling: Literal["cls", "mean", "max"] = "mean"
     """How token states become one embedding (not for stock)."""
-    output: Literal["linear", "cosine"] = "linear"
-    """linear: a linear head; cosine: the cosine of the two embeddings of a bi_encoder regression."""
+    output: Literal["linear", "softmax", "sigmoid", "cosine"] = "linear"
+    """linear: what the head gives; softmax: the same, for a classification; sigmoid: two classes by one logit, or a
+    score within the task's range; cosine: the cosine of the two embeddings of a bi_encoder regression."""
+    head: HeadConfig | None = None
+    """A head with hidden layers (not for stock); left out: a linear one."""
+    normalize: Literal["none", "l2", "standardize", "whiten", "all_but_the_top"] = "none"
+    """What is done to embeddings before the head, by statistics of the training rows; l2 not for stock."""
+    normalize_components: int | None = Field(default=None, ge=1)
+    """Components that whiten keeps (left out: all) or all_but_the_top removes (left out: one in 100)."""
+    pretrained: bool = True
+    """false: random weights in place of the pretrained ones, for training from scratch."""
+    hidden_act: str | None = None
+    """Another activation inside the encoder, by its name in transformers; needs pretrained: false."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
-    """Dropout inside the encoder and before the head."""
+    """Dropout inside the encoder and in the head."""
     token_dropout: float = Field(default=0.0, ge=0, lt=1)
     """Probability that training hides a token behind the mask token (not for stock)."""
 
@@ -117,6 +129,20 @@ class ModelConfig(Section):
             raise ValueError("token_dropout is not for architecture stock, which stays as it is: use cross_encoder")
         if self.output == "cosine" and self.architecture != "bi_encoder":
             raise ValueError("output cosine needs architecture bi_encoder")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_architecture(self) -> "ModelConfig":
+        if self.output == "cosine" and self.head:
+            raise ValueError("output cosine takes no head; leave head out, or use output linear")
+        if self.architecture == "stock" and (self.head or self.output == "sigmoid"):
+            raise ValueError("architecture stock has its own head and output: use cross_encoder")
+        if self.architecture == "stock" and self.normalize == "l2":
+            raise ValueError("l2 cannot be folded into the linear layer of a stock model: use cross_encoder")
+        if self.normalize_components and self.normalize not in ("whiten", "all_but_the_top"):
+            raise ValueError("normalize_components belongs to normalize: whiten or all_but_the_top")
+        if problem := activation_problem(self.hidden_act, pretrained=self.pretrained):
+            raise ValueError(problem)
         return self
 
 
@@ -144,6 +170,8 @@ class Config(Section):
     """Gradient clipping, in place of training.max_grad_norm."""
     schedule: ScheduleConfig | None = None
     """The learning rate over time, in place of training.lr_scheduler_type."""
+    embeddings: EmbeddingsConfig | None = None
+    """A bound on the table of token embeddings; left out: none."""
     early_stopping: EarlyStopping = EarlyStopping()
 
     @model_validator(mode="after")
@@ -157,6 +185,8 @@ class Config(Section):
             )
         if self.model.output == "cosine" and spec.kind != "regression":
             raise ValueError(f"output cosine gives one score; task {spec.name!r} is {spec.kind}: use linear")
+        if problem := output_problem(self.model.output, spec):
+            raise ValueError(problem)
         return self
 
     @model_validator(mode="after")

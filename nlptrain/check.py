@@ -14,7 +14,7 @@ from nlptrain.data.encode import encode, length_facts, length_limit
 from nlptrain.data.load import load_splits
 from nlptrain.errors import ConfigError
 from nlptrain.metrics.registry import METRICS
-from nlptrain.models.build import vocab_size
+from nlptrain.models.build import fit_config, vocab_size
 from nlptrain.models.checkpoint import default_name, load_tokenizer, locate, read_config
 from nlptrain.models.objective import facts, objective
 from nlptrain.models.target import TargetScale
@@ -47,6 +47,7 @@ def check(config: Config) -> dict[str, Any]:
     folder_of_model = locate(config.model.name or default_name())
     model_config = read_config(folder_of_model)
     tokenizer = load_tokenizer(folder_of_model, vocab_size(model_config, folder_of_model))
+    fit_config(model_config, config.model)
     limit = length_limit(tokenizer, model_config, config.data.max_length)
     clean = config.data.clean
     lengths = {

@@ -4,9 +4,11 @@
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 from transformers import EarlyStoppingCallback, TrainerCallback
 
+from nlptrain.callbacks.embedding_normalization import EmbeddingNormalization
 from nlptrain.callbacks.gradient_clipping import GradientClipping
 from nlptrain.callbacks.history import History
 from nlptrain.callbacks.line_search import ArmijoLineSearch
@@ -23,6 +25,7 @@ from nlptrain.run_folder import RunFolder
 __all__ = [
     "NMSE",
     "ArmijoLineSearch",
+    "EmbeddingNormalization",
     "GradientClipping",
     "History",
     "LRSchedule",
@@ -60,6 +63,11 @@ def _parts(config: Config) -> Iterator[TrainerCallback]:
             embeddings=config.optim.decay_embeddings,
             decoupled=config.optim.decoupled,
         )
+    # l2 has nothing to fit
+    kind: Any = None if config.model.normalize in ("none", "l2") else config.model.normalize
+    if kind or config.embeddings:
+        bound = config.embeddings.model_dump() if config.embeddings else {}
+        yield EmbeddingNormalization(kind, config.model.normalize_components, **bound)
     if config.schedule:
         yield LRSchedule(config.schedule.name, **config.schedule_settings)
     if "nmse" in config.spec.metrics:

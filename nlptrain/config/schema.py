@@ -3,11 +3,12 @@
 A section is what its stage receives; nothing else of the configuration travels.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from nlptrain import schedules
+from nlptrain.config.heads import EmbeddingsConfig, HeadConfig, activation_problem, output_problem
 from nlptrain.config.parts import (
     CLASSIFICATION_LOSSES,
     REGRESSION_LOSSES,
@@ -17,68 +18,15 @@ from nlptrain.config.parts import (
     ScheduleConfig,
 )
 from nlptrain.config.section import Section
+from nlptrain.config.task import TaskConfig
 from nlptrain.metrics.registry import METRICS
-from nlptrain.tasks import CLASSIFICATION_METRICS, REGRESSION_METRICS, TASKS, Kind, TaskSpec
+from nlptrain.tasks import TASKS, TaskSpec
 
 OPTIMIZER_FIELDS = ("optim", "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon")
 # what a line search cannot be exact with; the callback says why
 UNSEARCHABLE_FIELDS = ("fp16", "fsdp", "deepspeed", "torch_compile")
 # the share of the found step that is taken: without a fall at the end the score stays below that of a tuned rate
 SEARCH_SCHEDULE = {"name": "linear", "warmup": 0, "hold": 0.3}
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
-Column = Annotated[str, Field(min_length=1)]
-
-
-class TaskConfig(Section):
-    """The user's own task, written inline."""
-
-    name: Name = "custom"
-    """Shown in results; with NLPTRAIN_DATA set, also the folder that is read when `data` names no files."""
-    kind: Kind
-    """classification (two or more classes) or regression (one real score per row)."""
-    text: list[Column] = Field(default=["text"], min_length=1, max_length=2)
-    """One text column, or two for pairs."""
-    label: Column = "label"
-    """Column of labels (names or numbers) or scores."""
-    labels: list[str] | None = Field(default=None, min_length=2)
-    """Class names in the order of their ids; left out: those of the training rows, sorted."""
-    range: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
-    """Lowest and highest valid score of a regression; a score outside is an error."""
-    metrics: list[str] | None = None
-    """Reported metrics; left out: the usual ones of the kind."""
-    primary: str | None = None
-    """The metric that selects checkpoints; left out: the first of `metrics`."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "TaskConfig":
-        usual = CLASSIFICATION_METRICS if self.kind == "classification" else REGRESSION_METRICS
-        wrong = [m for m in [*(self.metrics or []), *filter(None, [self.primary])] if m not in METRICS]
-        if wrong:
-            raise ValueError(f"unknown metric {wrong[0]!r}; one of {', '.join(METRICS)}")
-        if foreign := [m for m in self.metrics or [] if METRICS[m].kind != self.kind]:
-            raise ValueError(f"metric {foreign[0]!r} is not for {self.kind}; one of {', '.join(usual)}")
-        if self.primary and self.primary not in (self.metrics or usual):
-            raise ValueError(f"primary metric {self.primary!r} is not among the metrics {self.metrics or list(usual)}")
-        if self.range and not self.range[0] < self.range[1]:
-            raise ValueError(f"range must be [low, high] with low < high, found {self.range}")
-        if self.kind == "regression" and self.labels or self.kind == "classification" and self.range:
-            raise ValueError("`labels` belongs to classification, `range` to regression")
-        return self
-
-    def spec(self) -> TaskSpec:
-        """The task as a row of `nlptrain.tasks`."""
-        usual = CLASSIFICATION_METRICS if self.kind == "classification" else REGRESSION_METRICS
-        metrics = tuple(self.metrics or usual)
-        return TaskSpec(
-            name=self.name,
-            kind=self.kind,
-            text=tuple(self.text),
-            label=self.label,
-            labels=tuple(self.labels) if self.labels else None,
-            label_range=(self.range[0], self.range[1]) if self.range else None,
-            metrics=metrics,
-            primary=self.primary or metrics[0],
-        )
 
 
 class DataConfig(Section):
@@ -125,10 +73,21 @@ class ModelConfig(Section):
     """stock: the library's own model; cross_encoder: one sequence, our head; bi_encoder: each text embedded."""
     pooling: Literal["cls", "mean", "max"] = "mean"
     """How token states become one embedding (not for stock)."""
-    output: Literal["linear", "cosine"] = "linear"
-    """linear: a linear head; cosine: the cosine of the two embeddings of a bi_encoder regression."""
+    output: Literal["linear", "softmax", "sigmoid", "cosine"] = "linear"
+    """linear: what the head gives; softmax: the same, for a classification; sigmoid: two classes by one logit, or a
+    score within the task's range; cosine: the cosine of the two embeddings of a bi_encoder regression."""
+    head: HeadConfig | None = None
+    """A head with hidden layers (not for stock); left out: a linear one."""
+    normalize: Literal["none", "l2", "standardize", "whiten", "all_but_the_top"] = "none"
+    """What is done to embeddings before the head, by statistics of the training rows; l2 not for stock."""
+    normalize_components: int | None = Field(default=None, ge=1)
+    """Components that whiten keeps (left out: all) or all_but_the_top removes (left out: one in 100)."""
+    pretrained: bool = True
+    """false: random weights in place of the pretrained ones, for training from scratch."""
+    hidden_act: str | None = None
+    """Another activation inside the encoder, by its name in transformers; needs pretrained: false."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
-    """Dropout inside the encoder and before the head."""
+    """Dropout inside the encoder and in the head."""
     token_dropout: float = Field(default=0.0, ge=0, lt=1)
     """Probability that training hides a token behind the mask token (not for stock)."""
     target: Literal["standardize", "min_max", "none"] = "standardize"
@@ -140,6 +99,22 @@ class ModelConfig(Section):
             raise ValueError("token_dropout is not for architecture stock, which stays as it is: use cross_encoder")
         if self.output == "cosine" and self.architecture != "bi_encoder":
             raise ValueError("output cosine needs architecture bi_encoder")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_architecture(self) -> "ModelConfig":
+        if self.output == "cosine" and self.head:
+            raise ValueError("output cosine takes no head; leave head out, or use output linear")
+        if self.output == "sigmoid" and self.target != "standardize":
+            raise ValueError("output sigmoid has a unit of its own, the task's range: leave target out")
+        if self.architecture == "stock" and (self.head or self.output == "sigmoid"):
+            raise ValueError("architecture stock has its own head and output: use cross_encoder")
+        if self.architecture == "stock" and self.normalize == "l2":
+            raise ValueError("l2 cannot be folded into the linear layer of a stock model: use cross_encoder")
+        if self.normalize_components and self.normalize not in ("whiten", "all_but_the_top"):
+            raise ValueError("normalize_components belongs to normalize: whiten or all_but_the_top")
+        if problem := activation_problem(self.hidden_act, pretrained=self.pretrained):
+            raise ValueError(problem)
         return self
 
 
@@ -169,6 +144,8 @@ class Config(Section):
     """Gradient clipping, in place of training.max_grad_norm."""
     schedule: ScheduleConfig | None = None
     """The learning rate over time, in place of training.lr_scheduler_type."""
+    embeddings: EmbeddingsConfig | None = None
+    """A bound on the table of token embeddings; left out: none."""
     early_stopping: EarlyStopping = EarlyStopping()
 
     @model_validator(mode="before")
@@ -193,6 +170,8 @@ class Config(Section):
             )
         if self.model.output == "cosine" and spec.kind != "regression":
             raise ValueError(f"output cosine gives one score; task {spec.name!r} is {spec.kind}: use linear")
+        if problem := output_problem(self.model.output, spec):
+            raise ValueError(problem)
         return self
 
     @model_validator(mode="after")

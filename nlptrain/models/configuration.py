@@ -9,7 +9,9 @@ from transformers.models.auto.configuration_auto import AutoConfig
 
 Architecture = Literal["cross_encoder", "bi_encoder"]
 Pooling = Literal["cls", "mean", "max"]
-Output = Literal["linear", "cosine"]
+Output = Literal["linear", "softmax", "sigmoid", "cosine"]
+Activation = Literal["relu", "leaky_relu", "gelu", "tanh", "sigmoid"]
+Normalization = Literal["none", "l2", "standardize", "whiten", "all_but_the_top"]
 
 
 @strict
@@ -20,11 +22,20 @@ class NlpTrainConfig(PreTrainedConfig):
         encoder: configuration of the text encoder; any model type that `AutoModel` knows.
         architecture: cross_encoder reads a text or a pair as one sequence; bi_encoder embeds each text of a pair.
         pooling: how the token states of a sequence become one embedding.
-        output: linear is dropout and a linear layer; cosine is the scaled cosine of the two embeddings.
-        head_dropout: dropout probability before a linear head, in [0, 1).
+        output: linear hands out what the head gives; softmax is the same for a classification and says so; sigmoid is
+            one logit z, handed out as [0, z] by a classification of two classes and as ``target_low + (target_high -
+            target_low) * sigmoid(z)`` by a regression; cosine is the scaled cosine of the two embeddings.
+        head_hidden: widths of the hidden layers of the head; None: a linear head.
+        head_activation: between hidden layers.
+        head_skip: whether a head with hidden layers also has a linear way past them.
+        head_dropout: dropout probability in the head, in [0, 1).
+        normalize: what `EmbeddingNormalizer` does to each embedding before the head.
+        normalize_components: components that whiten keeps or all_but_the_top removes; None: its default.
         token_dropout: probability that training hides a token behind the mask token, in [0, 1).
         target_mean: regression only, in the user's unit; a score is ``z * target_scale + target_mean``.
-        target_scale: as `target_mean`, above 0; the loss is that of z.
+        target_scale: as `target_mean`, above 0; the loss is that of z. Of a sigmoid only the unit of the loss.
+        target_low: lowest score of a sigmoid regression.
+        target_high: highest score of a sigmoid regression.
         cls_token_id: first token of a sequence; the bi-encoder builds the two single sequences with it.
         separator_token_id: last token of a sequence and, in a pair, between the texts.
         pad_token_id: fills up short sequences.
@@ -42,10 +53,17 @@ class NlpTrainConfig(PreTrainedConfig):
     architecture: Architecture = "cross_encoder"
     pooling: Pooling = "mean"
     output: Output = "linear"
+    head_hidden: list[int] | None = None
+    head_activation: Activation = "leaky_relu"
+    head_skip: bool = False
     head_dropout: float = 0.1
+    normalize: Normalization = "none"
+    normalize_components: int | None = None
     token_dropout: float = 0.0
     target_mean: float = 0.0
     target_scale: float = 1.0
+    target_low: float | None = None
+    target_high: float | None = None
     cls_token_id: int | None = None
     separator_token_id: int | None = None
     pad_token_id: int | None = None
@@ -62,6 +80,28 @@ class NlpTrainConfig(PreTrainedConfig):
             raise ValueError(f"target_mean must be finite, found {self.target_mean}")
         if not (math.isfinite(self.target_scale) and self.target_scale > 0):
             raise ValueError(f"target_scale must be finite and above 0, found {self.target_scale}")
+
+    def validate_head(self) -> None:
+        """Check the hidden layers."""
+        if self.head_hidden is None and self.head_skip:
+            raise ValueError("head_skip belongs to a head with hidden layers")
+        if self.head_hidden is not None and (not self.head_hidden or min(self.head_hidden) < 1):
+            raise ValueError(f"head_hidden must be widths of at least 1, found {self.head_hidden}")
+        if self.head_hidden is not None and self.output == "cosine":
+            raise ValueError("output cosine has no hidden layers, found head_hidden")
+
+    def validate_sigmoid(self) -> None:
+        """Check that a sigmoid has what it needs."""
+        bounds = (self.target_low, self.target_high)
+        if (self.output == "sigmoid" and self.problem_type == "regression") != (None not in bounds):
+            raise ValueError(f"target_low and target_high belong to a regression by sigmoid, found {bounds}")
+        if self.target_low is not None and self.target_high is not None:
+            if not (-math.inf < self.target_low < self.target_high < math.inf):
+                raise ValueError(f"target_low must be below target_high, both finite, found {bounds}")
+        elif self.output == "sigmoid" and self.num_labels != 2:
+            raise ValueError(f"output sigmoid tells two classes apart, found {self.num_labels}")
+        if self.output == "softmax" and self.problem_type == "regression":
+            raise ValueError("output softmax needs a classification, found a regression")
 
     def validate_output(self) -> None:
         """Check that the fields which describe the output agree."""

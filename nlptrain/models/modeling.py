@@ -13,8 +13,9 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING, AutoModel, Aut
 
 from nlptrain.errors import ModelError
 from nlptrain.models.configuration import NlpTrainConfig
-from nlptrain.models.heads import CosineHead, LinearHead
+from nlptrain.models.heads import CosineHead, LinearHead, MLPHead, bounded, two_logits
 from nlptrain.models.loss import usual
+from nlptrain.models.normalizer import EmbeddingNormalizer
 from nlptrain.models.pairs import SpecialTokens, split_pairs
 from nlptrain.models.pooling import POOLINGS
 from nlptrain.models.tokens import drop_tokens
@@ -65,13 +66,21 @@ class NlpTrainForSequenceClassification(PreTrainedModel):
         super().__init__(config)
         encoder_config = cast(PreTrainedConfig, config.encoder)  # a dict has become one in the configuration's init
         self.encoder = AutoModel.from_config(encoder_config, **encoder_arguments(encoder_config))
-        self.head = CosineHead() if config.output == "cosine" else self._linear_head()
+        size = self.encoder.config.hidden_size
+        if config.normalize != "none":
+            self.normalizer = EmbeddingNormalizer(config.normalize, size, config.normalize_components)
+            size = self.normalizer.output_size
+        self.head = CosineHead() if config.output == "cosine" else self._head(size)
         self.post_init()  # type: ignore[no-untyped-call]
 
-    def _linear_head(self) -> LinearHead:
-        texts = 2 if self.config.architecture == "bi_encoder" else 1
-        outputs = cast(int, self.config.num_labels)
-        return LinearHead(self.encoder.config.hidden_size, texts, outputs, self.config.head_dropout)
+    def _head(self, size: int) -> LinearHead | MLPHead:
+        config = self.config
+        texts = 2 if config.architecture == "bi_encoder" else 1
+        outputs = 1 if config.output == "sigmoid" else cast(int, config.num_labels)
+        if config.head_hidden is None:
+            return LinearHead(size, texts, outputs, config.head_dropout)
+        inner: dict[str, Any] = {"widths": config.head_hidden, "activation": config.head_activation}
+        return MLPHead(size, texts, outputs, config.head_dropout, skip=config.head_skip, **inner)
 
     @torch.no_grad()
     def _init_weights(self, module: torch.nn.Module) -> None:
@@ -114,15 +123,23 @@ class NlpTrainForSequenceClassification(PreTrainedModel):
             input_ids = self._with_dropped_tokens(input_ids)
         embeddings = self.embed(input_ids, attention_mask, token_type_ids)
         with torch.autocast(input_ids.device.type, enabled=False):
-            logits = self.head(*embeddings) * self.config.target_scale + self.config.target_mean
+            logits = self._output(self.head(*embeddings))
         loss = None
         if labels is not None:
             scale = self.config.target_scale if self.config.problem_type == "regression" else None
             loss = usual(scale).rows(logits, labels).mean()
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
+    def _output(self, found: Tensor) -> Tensor:
+        config = self.config
+        if config.output != "sigmoid":
+            return found * config.target_scale + config.target_mean
+        if config.target_low is None or config.target_high is None:
+            return two_logits(found)
+        return bounded(found, config.target_low, config.target_high)
+
     def embed(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> tuple[Tensor, ...]:
-        """Embeddings (B, H) in float32: one of the whole sequence, or of a bi-encoder one for each text."""
+        """Embeddings (B, H) in float32, normalised: one of the whole sequence, or of a bi-encoder one for each text."""
         if self.config.architecture == "cross_encoder":
             return (self._pooled(input_ids, attention_mask, token_type_ids),)
         types = token_type_ids if getattr(self.encoder.config, "type_vocab_size", 0) >= 2 else None
@@ -133,7 +150,8 @@ class NlpTrainForSequenceClassification(PreTrainedModel):
         takes_types = "token_type_ids" in inspect.signature(self.encoder.forward).parameters
         extra = {"token_type_ids": types} if takes_types and types is not None else {}
         states = self.encoder(input_ids=ids, attention_mask=mask, **extra).last_hidden_state
-        return POOLINGS[self.config.pooling](states.float(), mask)
+        pooled = POOLINGS[self.config.pooling](states.float(), mask)
+        return pooled if self.config.normalize == "none" else self.normalizer(pooled)
 
     def _with_dropped_tokens(self, input_ids: Tensor) -> Tensor:
         frame = {self.config.cls_token_id, self.config.separator_token_id, self.config.pad_token_id} - {None}

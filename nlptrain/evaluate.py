@@ -17,8 +17,8 @@ def evaluate(opened: OpenRun, source: str) -> dict[str, Any]:
         DataError: unreadable rows, or labels the model does not know.
     """
     rows, notes = load_rows(opened.task, source, opened.config.data, opened.labels, need_labels=True)
-    encoded = opened.encode(rows)
-    scores = score_logits(opened.task, opened.logits(encoded), encoded.with_format("numpy")["labels"][:])
+    found = opened.predictions(rows, opened.encode(rows))
+    scores = score_logits(opened.task, found.outputs, found.labels)
     return {
         "task": opened.task.name,
         "source": source,

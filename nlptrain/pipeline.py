@@ -13,11 +13,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from nlptrain import callbacks, processes, results, training_arguments
 from nlptrain.check import check_parts
 from nlptrain.config import load as config_file
+from nlptrain.config.changes import changes
 from nlptrain.config.schema import Config
 from nlptrain.data.encode import encode, length_facts, length_limit
 from nlptrain.data.load import Splits, load_splits
 from nlptrain.errors import ModelError
-from nlptrain.inference import OpenRun, open_run
+from nlptrain.inference import open_run
 from nlptrain.interruption import handled, interrupt
 from nlptrain.metrics.registry import METRICS
 from nlptrain.metrics.scores import Scores
@@ -31,8 +32,6 @@ from nlptrain.train import fit
 from nlptrain.trainer import FineTuner, score_logits
 
 logger = logging.getLogger(__name__)
-# What may differ between a run and its continuation: none of it changes what a step learns.
-HARMLESS = ("resume_from_checkpoint", "logging_steps", "report_to", "save_total_limit", "output_dir")
 
 
 def run(config: Config, *, resume: bool = False) -> RunResult:
@@ -61,10 +60,13 @@ def run(config: Config, *, resume: bool = False) -> RunResult:
         clock.lap("train")
         # what is scored is what was saved, the way `nlptrain evaluate` scores it
         opened = open_run(folder)
-        scores = {split: _score(opened, rows) for split, rows in work.labelled().items()}
+        found = {split: opened.predictions(splits.rows[split], rows) for split, rows in work.labelled().items()}
+        scores = {split: score_logits(opened.task, rows.outputs, rows.labels) for split, rows in found.items()}
         clock.lap("evaluate")
         result = _record(work, splits, trained, scores, clock.seconds)
         if processes.is_main():
+            for split, rows in found.items():
+                rows.write(folder.predictions(split))
             result.write(folder.results)
         processes.wait_for_all()
     return result
@@ -127,9 +129,7 @@ def resolve(config: Config, folder: RunFolder, *, resume: bool) -> Config:
     config = config.model_copy(update={"model": config.model.model_copy(update={"name": name})})
     check_parts(config, folder)
     if resume:
-        changed = list(
-            _changes(config_file.load(folder.config).model_dump(mode="json"), config.model_dump(mode="json"))
-        )
+        changed = changes(config_file.load(folder.config).model_dump(mode="json"), config.model_dump(mode="json"))
         if changed:
             raise ModelError("RESUME", [f"{folder.path}: cannot continue with another {line}" for line in changed])
     # every process has looked at the folder before one of them writes to it
@@ -167,21 +167,6 @@ def assemble(config: Config, splits: Splits, folder: RunFolder) -> Work:
         callbacks=parts,
     )
     return Work(config, model, tokenizer, target, encoded, limit, trainer)
-
-
-def _score(opened: OpenRun, rows: Dataset) -> Scores:
-    return score_logits(opened.task, opened.logits(rows), rows.with_format("numpy")["labels"][:])
-
-
-def _changes(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    lines = []
-    for key in sorted(old.keys() | new.keys()):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            lines += _changes(before, after, f"{prefix}{key}.")
-        elif before != after and key not in HARMLESS:
-            lines.append(f"{prefix}{key}: {before!r} in the run, {after!r} now")
-    return lines
 
 
 def _record(

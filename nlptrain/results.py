@@ -96,10 +96,16 @@ def write_json(path: Path, document: dict[str, Any] | BaseModel) -> None:
         encoded = (json.dumps(content, allow_nan=False, ensure_ascii=False, indent=2) + "\n").encode()
     except (TypeError, ValueError) as error:
         raise ModelError("RESULTS", f"{path} was not written: {error}. Store null and the reason instead") from error
-    try:
-        _replace(path, encoded)
-    except OSError as error:
-        raise ResourceError("DISK", f"{path} was not written: {error}. Free space or choose another folder") from error
+    _write(path, encoded)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace `path` by UTF-8 `text`, whole or not at all.
+
+    Raises:
+        ResourceError: the file system refused; the old file is unchanged.
+    """
+    _write(path, text.encode())
 
 
 def environment(processes: int) -> dict[str, Any]:
@@ -132,6 +138,13 @@ def _commit(checkout: Path) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return found.stdout.strip() or None
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        _replace(path, content)
+    except OSError as error:
+        raise ResourceError("DISK", f"{path} was not written: {error}. Free space or choose another folder") from error
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "nlptrain"
 LAYERS = [
     {"errors", "tasks", "metrics", "results", "run_folder", "registration", "schedules", "schedule_plot"}
-    | {"checkpoints", "run_status", "interruption"},
+    | {"checkpoints", "run_status", "interruption", "predictions"},
     {"config"},
     {"data"},
     {"models", "optim"},
@@ -20,6 +20,9 @@ LAYERS = [
     {"train", "evaluate", "predict", "check"},
     {"schedule_command"},
     {"pipeline"},
+    {"grid"},
+    {"command"},
+    {"cli_evidence"},
     {"cli"},
     {"__main__"},
 ]

@@ -14,6 +14,7 @@ from nlptrain.command import Debug, Json
 from nlptrain.command import command as _command
 from nlptrain.command import fail as _fail
 from nlptrain.errors import ConfigError
+from nlptrain.score_lines import score_lines
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file; see `nlptrain schema`.")]
 Overrides = Annotated[
@@ -171,22 +172,21 @@ def _open(run: Path) -> Any:
     return open_run(RunFolder(run))
 
 
-def _table(metrics: Mapping[str, Mapping[str, float | None]], rows: Mapping[str, int]) -> list[str]:
-    return [
-        f"{split:<12} n={rows[split]:<6} "
-        + "  ".join(f"{name} {'undefined' if value is None else f'{value:.4f}'}" for name, value in values.items())
-        for split, values in metrics.items()
-    ]
-
-
 def _show_run(result: Mapping[str, Any]) -> list[str]:
-    folder = result["run"]
-    return [*_table(result["metrics"], result["rows"]), f"model    {folder}/model", f"results  {folder}/results.json"]
+    folder, lines = result["run"], []
+    for split, metrics in result["metrics"].items():
+        others = {name: found[split] for name, found in result["baselines"].items()}
+        lines.append(f"{split}, n = {result['rows'][split]}" + (", beside baselines" if others else ""))
+        lines += score_lines(metrics, result["intervals"].get(split, {}), others)
+        lines += [f"  collapsed: {result['collapsed'][split]}"] if split in result["collapsed"] else []
+    return [*lines, f"model    {folder}/model", f"results  {folder}/results.json"]
 
 
 def _show_scores(result: Mapping[str, Any]) -> list[str]:
     notes = [f"{name}: undefined, {reason}" for name, reason in result["undefined"].items()]
-    return [*result["notes"], *_table({"rows": result["metrics"]}, {"rows": result["rows"]}), *notes]
+    notes += [f"collapsed: {result['collapsed']}"] if result["collapsed"] else []
+    scores = score_lines(result["metrics"], result["intervals"], {})
+    return [*result["notes"], f"n = {result['rows']}", *scores, *notes]
 
 
 def _show_schedule(facts: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from nlptrain import callbacks, processes, results, training_arguments
+from nlptrain import baselines, callbacks, processes, results, training_arguments
 from nlptrain.check import check_parts
 from nlptrain.config import load as config_file
 from nlptrain.config.changes import changes
@@ -21,15 +21,16 @@ from nlptrain.errors import ModelError
 from nlptrain.inference import open_run
 from nlptrain.interruption import handled, interrupt
 from nlptrain.metrics.registry import METRICS
-from nlptrain.metrics.scores import Scores
 from nlptrain.models.build import build
 from nlptrain.models.checkpoint import default_name
 from nlptrain.models.target import TargetScale, fold
-from nlptrain.results import RunResult
+from nlptrain.predictions import Predictions
+from nlptrain.results import Ends, RunResult
 from nlptrain.run_folder import RunFolder
 from nlptrain.run_status import RunStatus
+from nlptrain.scoring import SplitScores, score_split
 from nlptrain.train import fit
-from nlptrain.trainer import FineTuner, score_logits
+from nlptrain.trainer import FineTuner
 
 logger = logging.getLogger(__name__)
 
@@ -61,9 +62,11 @@ def run(config: Config, *, resume: bool = False) -> RunResult:
         # what is scored is what was saved, the way `nlptrain evaluate` scores it
         opened = open_run(folder)
         found = {split: opened.predictions(splits.rows[split], rows) for split, rows in work.labelled().items()}
-        scores = {split: score_logits(opened.task, rows.outputs, rows.labels) for split, rows in found.items()}
+        scores = {split: _score(config, splits, rows) for split, rows in found.items()}
         clock.lap("evaluate")
-        result = _record(work, splits, trained, scores, clock.seconds)
+        others = baselines.scores(config, splits) if processes.is_main() else {}
+        clock.lap("baselines")
+        result = _record(work, splits, trained, scores, clock.seconds).model_copy(update={"baselines": others})
         if processes.is_main():
             for split, rows in found.items():
                 rows.write(folder.predictions(split))
@@ -169,8 +172,13 @@ def assemble(config: Config, splits: Splits, folder: RunFolder) -> Work:
     return Work(config, model, tokenizer, target, encoded, limit, trainer)
 
 
+def _score(config: Config, splits: Splits, found: Predictions) -> SplitScores:
+    names = splits.labels.names if splits.labels else None
+    return score_split(config.spec, found, names, resamples=config.report.bootstrap)
+
+
 def _record(
-    work: Work, splits: Splits, trained: dict[str, Any], scores: dict[str, Scores], seconds: dict[str, float]
+    work: Work, splits: Splits, trained: dict[str, Any], scores: dict[str, SplitScores], seconds: dict[str, float]
 ) -> RunResult:
     task, settings = work.config.spec, work.config.model
     return RunResult(
@@ -179,6 +187,9 @@ def _record(
         metrics={split: found.values for split, found in scores.items()},
         undefined={split: found.undefined for split, found in scores.items() if found.undefined},
         rows={split: len(rows) for split, rows in work.encoded.items()},
+        intervals={split: {n: Ends(**e) for n, e in found.intervals.items()} for split, found in scores.items()},
+        per_class={split: found.per_class for split, found in scores.items()},
+        collapsed={split: found.collapsed for split, found in scores.items() if found.collapsed},
         data=splits.facts | {"tokens": {split: length_facts(rows) for split, rows in work.encoded.items()}},
         model={
             **settings.model_dump(mode="json"),

@@ -20,6 +20,18 @@ from nlptrain.errors import ModelError, ResourceError
 _PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "scikit-learn", "scipy", "numpy")
 
 
+class Ends(BaseModel):
+    """A 95 % bootstrap interval of a metric."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    low: float | None
+    high: float | None
+    method: Literal["bca", "percentile"] | None
+    reason: str
+    """Why it is not BCa, or why there is none; empty otherwise."""
+
+
 class RunResult(BaseModel):
     """Everything a report or a comparison of runs needs to know about one run."""
 
@@ -34,6 +46,14 @@ class RunResult(BaseModel):
     """Split to metric name to reason, for exactly the metrics that are null."""
     rows: dict[str, int]
     """Split to its number of rows."""
+    intervals: dict[str, dict[str, Ends]] = {}
+    """Split to metric to its interval; empty where none were asked for."""
+    per_class: dict[str, dict[str, dict[str, float | None]]] = {}
+    """Split to class to rows, precision, recall and f1, null where 0/0."""
+    collapsed: dict[str, str] = {}
+    """Split to the reason why its predictions are those of a constant, for such splits only."""
+    baselines: dict[str, dict[str, dict[str, float | None]]] = {}
+    """Name of what needs no fine-tuning to split to metric to value."""
     data: dict[str, Any]
     """Facts about the data: files, hashes, counts."""
     model: dict[str, Any]

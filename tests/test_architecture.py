@@ -10,14 +10,14 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "nlptrain"
 LAYERS = [
     {"errors", "tasks", "metrics", "results", "run_folder", "registration", "schedules", "schedule_plot"}
-    | {"checkpoints", "run_status", "interruption", "predictions"},
+    | {"checkpoints", "run_status", "interruption", "predictions", "scoring", "score_lines"},
     {"config"},
     {"data"},
     {"models", "optim"},
     {"callbacks", "processes", "training_arguments"},
     {"trainer"},
     {"inference"},
-    {"train", "evaluate", "predict", "check"},
+    {"train", "evaluate", "predict", "check", "baselines"},
     {"schedule_command"},
     {"pipeline"},
     {"grid"},

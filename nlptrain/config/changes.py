@@ -3,7 +3,11 @@
 from typing import Any
 
 # What may differ between a run and its continuation: none of it changes what a step learns.
-HARMLESS = ("resume_from_checkpoint", "logging_steps", "report_to", "save_total_limit", "output_dir")
+HARMLESS = (
+    *("resume_from_checkpoint", "logging_steps", "report_to", "save_total_limit", "output_dir"),
+    # of `report`
+    *("bootstrap", "baselines"),
+)
 
 
 def changes(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from nlptrain import schedules
 from nlptrain.config.parts import ClippingConfig, OptimConfig, ScheduleConfig
+from nlptrain.config.report import ReportConfig
 from nlptrain.config.section import Section
 from nlptrain.metrics.registry import METRICS
 from nlptrain.tasks import CLASSIFICATION_METRICS, REGRESSION_METRICS, TASKS, Kind, TaskSpec
@@ -145,6 +146,8 @@ class Config(Section):
     schedule: ScheduleConfig | None = None
     """The learning rate over time, in place of training.lr_scheduler_type."""
     early_stopping: EarlyStopping = EarlyStopping()
+    report: ReportConfig = ReportConfig()
+    """What is said about the result; none of it changes the model."""
 
     @model_validator(mode="after")
     def _fits_task(self) -> "Config":

@@ -11,6 +11,7 @@ from nlptrain.grid import cells as grid_cells
 from nlptrain.grid import table, workers
 from nlptrain.results import RunResult
 from nlptrain.run_folder import RunFolder
+from nlptrain.score_lines import shown
 
 logger = logging.getLogger(__name__)
 LOGS = "logs"
@@ -88,5 +89,5 @@ def outcome(cell: Cell) -> str:
         error = grid_cells.record(cell)["error"]
         return f"failed: {error['code']}: {error['message'].splitlines()[0]}"
     result, name = RunResult.read(RunFolder(cell.folder).results), cell.config.spec.primary
-    values = [f"{split} {name} {table.shown(row[name])}" for split, row in result.metrics.items()]
+    values = [f"{split} {name} {shown(row[name])}" for split, row in result.metrics.items()]
     return f"{'  '.join(values)}  {sum(result.seconds.values()):.0f} s"

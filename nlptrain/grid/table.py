@@ -10,6 +10,7 @@ from nlptrain.grid import cells as grid_cells
 from nlptrain.metrics.registry import METRICS
 from nlptrain.results import RunResult, write_json, write_text
 from nlptrain.run_folder import RunFolder
+from nlptrain.score_lines import shown
 
 Results = dict[int, RunResult]
 
@@ -98,8 +99,3 @@ def _line(row: dict[str, Any]) -> str:
     numbers = [shown(row[name]) for name in ("mean", "sd", "median")]
     speed = [shown(row["time_ratio"], 2), shown(row["texts_per_second"], 0), shown(row["tokens_per_second"], 0)]
     return f"| {' | '.join([row['variant'], str(len(row['seeds'])), *numbers, *speed])} |"
-
-
-def shown(value: float | None, digits: int = 4) -> str:
-    """A number for people; "undefined" where there is none."""
-    return "undefined" if value is None else f"{value:.{digits}f}"

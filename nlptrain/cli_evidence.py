@@ -15,6 +15,11 @@ CellNumber = Annotated[int | None, typer.Option("--cell", metavar="K", help="Run
 Shard = Annotated[str | None, typer.Option("--shard", metavar="I/N", help="Run the I-th of N equal parts.")]
 Table = Annotated[bool, typer.Option("--table", help="Run nothing; show the tables of what is there.")]
 
+RunPaths = Annotated[
+    list[Path], typer.Argument(metavar="RUN...", help="Run folders, or folders of one run per seed; the first is A.")
+]
+Split = Annotated[str | None, typer.Option("--split", help="Which rows; left out: test, else validation.")]
+
 app = typer.Typer(rich_markup_mode=None)
 
 
@@ -46,6 +51,39 @@ def grid(
         return stages.run_all(checked, jobs=jobs)
 
     command(work, _show_grid, as_json=as_json, debug=debug)
+
+
+@app.command()
+def compare(runs: RunPaths, split: Split = None, as_json: Json = False, debug: Debug = False) -> None:
+    """Say whether one run, or one way of training over several seeds, is better than another."""
+
+    def work() -> Mapping[str, Any]:
+        from nlptrain.compare import compare
+
+        return compare(runs, split)
+
+    command(work, _show_comparisons, as_json=as_json, debug=debug)
+
+
+def _show_comparisons(found: Mapping[str, Any]) -> list[str]:
+    from nlptrain.score_lines import shown
+
+    lines = []
+    for one in found["comparisons"]:
+        lines += [f"{found['task']}, {found['split']}: A = {one['a']}, B = {one['b']}"]
+        for row in one["differences"]:
+            between = row["reason"] if row["low"] is None else f"[{row['low']:+.4f}, {row['high']:+.4f}]"
+            numbers = f"A {shown(row['a'])}  B {shown(row['b'])}  B - A {shown(row['value'])}"
+            lines.append(f"  {row['metric']:<21} {numbers}  {between}")
+        for seed, test in one["mcnemar"].items():
+            only = f"only A right {test['only_a_right']}, only B right {test['only_b_right']}"
+            lines.append(f"  McNemar, seed {seed}: {only}, p = {test['p']:.3g}")
+        if one["seed_test"]:
+            lines.append(f"  t test over seeds, rows taken for granted: p = {one['seed_test']['p']:.3g}")
+        for path, seeds in one["collapsed"].items():
+            lines += [f"  collapsed: {path}, seed {seed}: {reason}" for seed, reason in seeds.items()]
+        lines += [one["verdict"], ""]
+    return [*lines[:-1], *found["notes"]]
 
 
 def _show_grid(found: Mapping[str, Any]) -> list[str]:

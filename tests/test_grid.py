@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import psutil
@@ -169,6 +170,29 @@ def test_a_failing_cell_costs_no_other_and_a_changed_setting_is_refused(
     changed = nlptrain("grid", grid(**settings, common={"training": {"learning_rate": 0.001}}), "--cell", 1)
     assert changed.code == 2
     assert "training.learning_rate: 0.003 in the run, 0.001 now" in changed.err
+
+
+def test_the_table_holds_what_the_cells_and_their_paired_comparison_say(
+    grid: Callable[..., Path], nlptrain: Callable[..., Done], tmp_path: Path
+) -> None:
+    path = grid(seeds=[1, 2], only={"clipped": ["classification"], "plain": ["classification"]})
+    assert nlptrain("grid", path, "--shard", "1/1").code == 0
+    table = json.loads(nlptrain("grid", path, "--table", "--json").out)
+    plain, clipped = (row for row in table["rows"] if row["split"] == "test")
+    folders = [tmp_path / "grid" / "classification" / name for name in ("plain", "clipped")]
+    for row, folder in zip((plain, clipped), folders, strict=True):
+        results = [json.loads((folder / f"seed-{seed}" / "results.json").read_text()) for seed in (1, 2)]
+        values = [result["metrics"]["test"]["accuracy"] for result in results]
+        assert (row["values"], row["mean"], row["sd"]) == (values, mean(values), stdev(values))
+        assert set(row["collapsed"]) == {str(seed) for seed, r in zip((1, 2), results, strict=True) if r["collapsed"]}
+    compared = json.loads(nlptrain("compare", *folders, "--json").out)["comparisons"][0]["differences"]
+    expected = next(row for row in compared if row["metric"] == "accuracy")
+    for name in ("value", "low", "high", "by_seed"):
+        assert clipped["difference"][name] == expected[name]
+    assert plain["difference"] is None
+    shown = nlptrain("grid", path, "--table").out
+    assert f"| clipped | 2 | {clipped['mean']:.4f} |" in shown
+    assert "variance over rows" in shown
 
 
 @pytest.mark.slow

@@ -19,12 +19,13 @@ Statistics = Callable[[Array], dict[str, Array]]
 _CONSTANT = 1e-13
 
 
-def classification(logits: Array, labels: Array) -> Statistics:
+def classification(logits: Array, labels: Array, *, ranked: bool = True) -> Statistics:
     """Metrics of class ids and probabilities.
 
     Args:
         logits: (n, classes).
         labels: class ids (n,).
+        ranked: whether auroc, which costs more than all others, is among them.
     """
     classes = logits.shape[1]
     one_hot = np.eye(classes)
@@ -46,18 +47,21 @@ def classification(logits: Array, labels: Array) -> Statistics:
         values = _of_counts(hits, chosen, of_class, total)
         values |= {"ece": np.abs(gap).sum(axis=1) / total, "nll": loss[:, 0] / total}
         # a class that a resample lacks is left out, as one that the split lacks is
+        if not ranked:
+            return values
         each = np.stack([area(weights) for area in areas]) if areas else np.full((1, len(weights)), np.nan)
         return values | {"auroc": _mean(each, ~np.isnan(each), axis=0)}
 
     return statistics
 
 
-def regression(outputs: Array, labels: Array) -> Statistics:
+def regression(outputs: Array, labels: Array, *, ranked: bool = True) -> Statistics:
     """Metrics of scores.
 
     Args:
         outputs: (n, 1).
         labels: (n,).
+        ranked: whether spearman, which costs more than all others, is among them.
     """
     # moments about means of the split: those about 0 would cancel digits
     p, y = outputs[:, 0] - outputs[:, 0].mean(), labels - labels.mean()
@@ -69,9 +73,9 @@ def regression(outputs: Array, labels: Array) -> Statistics:
         total = weights.sum(axis=1)
         mp, my, pp, yy, py, squared, absolute = (weights @ sums).T / total
         vp, vy = _spread(pp - mp**2, pp), _spread(yy - my**2, yy)
-        return {
+        ranks = {"spearman": _correlation(rank_p(weights), rank_y(weights), weights)} if ranked else {}
+        return ranks | {
             "pearson": (py - mp * my) / np.sqrt(vp * vy),
-            "spearman": _correlation(rank_p(weights), rank_y(weights), weights),
             "mse": squared,
             "rmse": np.sqrt(squared),
             "mae": absolute,
@@ -82,7 +86,8 @@ def regression(outputs: Array, labels: Array) -> Statistics:
     return statistics
 
 
-KINDS: dict[str, Callable[[Array, Array], Statistics]] = {
+RANKED = ("auroc", "spearman")
+KINDS: dict[str, Callable[..., Statistics]] = {
     "classification": classification,
     "regression": regression,
 }

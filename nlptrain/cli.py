@@ -1,19 +1,21 @@
 """The command line. Heavy libraries are imported inside the commands, so that ``--help`` is instant."""
 
 import json
-import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
-from nlptrain.errors import ConfigError, NlptrainError, ProcessError, ResourceError, named
+from nlptrain import cli_evidence
+from nlptrain.command import Debug, Json
+from nlptrain.command import command as _command
+from nlptrain.command import fail as _fail
+from nlptrain.errors import ConfigError
+from nlptrain.score_lines import score_lines
 
-Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document on standard output.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")]
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file; see `nlptrain schema`.")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[key=value]...", help="Settings over the file, e.g. training.seed=1")
@@ -137,6 +139,9 @@ def schema(as_json: Json = False) -> None:
     _command(json_schema, lambda found: [json.dumps(found, indent=2)], as_json=as_json, debug=False)
 
 
+app.add_typer(cli_evidence.app)
+
+
 def main() -> None:
     """Run the command line; every error of the user's is one message and its exit code."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -148,43 +153,6 @@ def main() -> None:
         sys.exit(130)
     except typer.TyperException as error:
         _fail(ConfigError("USAGE", f"{error}; see nlptrain --help"), as_json=False)
-
-
-def _command(
-    work: Callable[[], Mapping[str, Any]],
-    show: Callable[[Mapping[str, Any]], list[str]],
-    *,
-    as_json: bool,
-    debug: bool,
-) -> None:
-    _quiet()
-    try:
-        result = work()
-        text = json.dumps(result, allow_nan=False, ensure_ascii=False) if as_json else "\n".join(show(result))
-    except Exception as error:  # noqa: BLE001 - the one place where every error becomes a message and an exit code
-        if debug:
-            raise
-        _fail(named(error), as_json=as_json)
-    finally:
-        if "RANK" in os.environ:
-            from nlptrain.processes import finish
-
-            finish()
-    if _is_main():
-        typer.echo(text)
-
-
-def _fail(error: NlptrainError, *, as_json: bool) -> NoReturn:
-    # the same mistake is found by every process of a machine; a fault may be one process's alone
-    if (
-        os.environ.get("LOCAL_RANK", "0") == "0"
-        or isinstance(error, ProcessError | ResourceError)
-        or type(error) is NlptrainError
-    ):
-        typer.echo(f"nlptrain: error[{error.code}]: {error}", err=True)
-    if as_json and _is_main():
-        typer.echo(json.dumps({"error": error.code, "problems": error.problems, "exit_code": error.exit_code}))
-    sys.exit(error.exit_code)
 
 
 def _load(config: Path, overrides: list[str] | None) -> Any:
@@ -204,39 +172,21 @@ def _open(run: Path) -> Any:
     return open_run(RunFolder(run))
 
 
-def _is_main() -> bool:
-    return os.environ.get("RANK", "0") == "0"
-
-
-def _quiet() -> None:
-    """Our own messages on standard error, from the main process; the libraries' only when something is wrong."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    logger = logging.getLogger("nlptrain")
-    logger.handlers, logger.propagate = [handler], False
-    logger.setLevel(logging.INFO if _is_main() else logging.ERROR)
-    for name, value in {"TRANSFORMERS_VERBOSITY": "error", "DATASETS_VERBOSITY": "error"}.items():
-        os.environ.setdefault(name, value)
-    for name in ("HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS"):
-        os.environ.setdefault(name, "1")
-
-
-def _table(metrics: Mapping[str, Mapping[str, float | None]], rows: Mapping[str, int]) -> list[str]:
-    return [
-        f"{split:<12} n={rows[split]:<6} "
-        + "  ".join(f"{name} {'undefined' if value is None else f'{value:.4f}'}" for name, value in values.items())
-        for split, values in metrics.items()
-    ]
-
-
 def _show_run(result: Mapping[str, Any]) -> list[str]:
-    folder = result["run"]
-    return [*_table(result["metrics"], result["rows"]), f"model    {folder}/model", f"results  {folder}/results.json"]
+    folder, lines = result["run"], []
+    for split, metrics in result["metrics"].items():
+        others = {name: found[split] for name, found in result["baselines"].items()}
+        lines.append(f"{split}, n = {result['rows'][split]}" + (", beside baselines" if others else ""))
+        lines += score_lines(metrics, result["intervals"].get(split, {}), others)
+        lines += [f"  collapsed: {result['collapsed'][split]}"] if split in result["collapsed"] else []
+    return [*lines, f"model    {folder}/model", f"results  {folder}/results.json"]
 
 
 def _show_scores(result: Mapping[str, Any]) -> list[str]:
     notes = [f"{name}: undefined, {reason}" for name, reason in result["undefined"].items()]
-    return [*result["notes"], *_table({"rows": result["metrics"]}, {"rows": result["rows"]}), *notes]
+    notes += [f"collapsed: {result['collapsed']}"] if result["collapsed"] else []
+    scores = score_lines(result["metrics"], result["intervals"], {})
+    return [*result["notes"], f"n = {result['rows']}", *scores, *notes]
 
 
 def _show_schedule(facts: Mapping[str, Any]) -> list[str]:

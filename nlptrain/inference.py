@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
@@ -15,6 +16,7 @@ from nlptrain.data.labels import LabelMap
 from nlptrain.metrics.registry import METRICS
 from nlptrain.models.load import check_cleaning, check_labels
 from nlptrain.models.load import load as load_model
+from nlptrain.predictions import Predictions, digest
 from nlptrain.run_folder import RunFolder
 from nlptrain.tasks import TaskSpec
 from nlptrain.trainer import FineTuner
@@ -52,6 +54,21 @@ class OpenRun:
     def logits(self, encoded: Dataset) -> NDArray[Any]:
         """Logits (n, classes), or scores (n, 1) in the user's unit, in the order of the rows."""
         return self.trainer.logits(encoded)
+
+    def predictions(self, rows: Dataset, encoded: Dataset) -> Predictions:
+        """What the model answers for labelled rows, beside what is right.
+
+        Args:
+            rows: as `nlptrain.data.load.Splits.rows` has them.
+            encoded: `encode` of them.
+        """
+        # not through the numpy format, which makes float32 of scores
+        return Predictions(
+            lines=np.asarray(rows["line"][:], np.int64),
+            texts=tuple(digest(texts) for texts in zip(*(rows[name][:] for name in self.task.text), strict=True)),
+            labels=np.asarray(rows["label"][:]),
+            outputs=self.logits(encoded),
+        )
 
 
 def open_run(run: RunFolder) -> OpenRun:

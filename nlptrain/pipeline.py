@@ -11,30 +11,30 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from nlptrain import callbacks, processes, results, training_arguments
+from nlptrain import baselines, callbacks, processes, results, training_arguments
 from nlptrain.check import check_parts
 from nlptrain.config import load as config_file
+from nlptrain.config.changes import changes
 from nlptrain.config.schema import Config
 from nlptrain.data.encode import encode, length_facts, length_limit
 from nlptrain.data.load import Splits, load_splits
 from nlptrain.errors import ModelError
-from nlptrain.inference import OpenRun, open_run
+from nlptrain.inference import open_run
 from nlptrain.interruption import handled, interrupt
 from nlptrain.metrics.registry import METRICS
-from nlptrain.metrics.scores import Scores
 from nlptrain.models.build import build
 from nlptrain.models.checkpoint import default_name
 from nlptrain.models.objective import facts, fit_cosine, hold_cosine, objective
 from nlptrain.models.target import TargetScale, fold
-from nlptrain.results import RunResult
+from nlptrain.predictions import Predictions
+from nlptrain.results import Ends, RunResult
 from nlptrain.run_folder import RunFolder
 from nlptrain.run_status import RunStatus
+from nlptrain.scoring import SplitScores, score_split
 from nlptrain.train import fit
-from nlptrain.trainer import FineTuner, score_logits
+from nlptrain.trainer import FineTuner
 
 logger = logging.getLogger(__name__)
-# What may differ between a run and its continuation: none of it changes what a step learns.
-HARMLESS = ("resume_from_checkpoint", "logging_steps", "report_to", "save_total_limit", "output_dir")
 
 
 def run(config: Config, *, resume: bool = False) -> RunResult:
@@ -63,10 +63,15 @@ def run(config: Config, *, resume: bool = False) -> RunResult:
         clock.lap("train")
         # what is scored is what was saved, the way `nlptrain evaluate` scores it
         opened = open_run(folder)
-        scores = {split: _score(opened, rows) for split, rows in work.labelled().items()}
+        found = {split: opened.predictions(splits.rows[split], rows) for split, rows in work.labelled().items()}
+        scores = {split: _score(config, splits, rows) for split, rows in found.items()}
         clock.lap("evaluate")
-        result = _record(work, splits, trained, scores, clock.seconds)
+        others = baselines.scores(config, splits) if processes.is_main() else {}
+        clock.lap("baselines")
+        result = _record(work, splits, trained, scores, clock.seconds).model_copy(update={"baselines": others})
         if processes.is_main():
+            for split, rows in found.items():
+                rows.write(folder.predictions(split))
             result.write(folder.results)
         processes.wait_for_all()
     return result
@@ -132,9 +137,7 @@ def resolve(config: Config, folder: RunFolder, *, resume: bool) -> Config:
     config = config.model_copy(update={"model": config.model.model_copy(update={"name": name})})
     check_parts(config, folder)
     if resume:
-        changed = list(
-            _changes(config_file.load(folder.config).model_dump(mode="json"), config.model_dump(mode="json"))
-        )
+        changed = changes(config_file.load(folder.config).model_dump(mode="json"), config.model_dump(mode="json"))
         if changed:
             raise ModelError("RESUME", [f"{folder.path}: cannot continue with another {line}" for line in changed])
     # every process has looked at the folder before one of them writes to it
@@ -177,23 +180,13 @@ def assemble(config: Config, splits: Splits, folder: RunFolder) -> Work:
     return Work(config, model, tokenizer, target, encoded, limit, trainer)
 
 
-def _score(opened: OpenRun, rows: Dataset) -> Scores:
-    return score_logits(opened.task, opened.logits(rows), rows.with_format("numpy")["labels"][:])
-
-
-def _changes(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    lines = []
-    for key in sorted(old.keys() | new.keys()):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            lines += _changes(before, after, f"{prefix}{key}.")
-        elif before != after and key not in HARMLESS:
-            lines.append(f"{prefix}{key}: {before!r} in the run, {after!r} now")
-    return lines
+def _score(config: Config, splits: Splits, found: Predictions) -> SplitScores:
+    names = splits.labels.names if splits.labels else None
+    return score_split(config.spec, found, names, resamples=config.report.bootstrap)
 
 
 def _record(
-    work: Work, splits: Splits, trained: dict[str, Any], scores: dict[str, Scores], seconds: dict[str, float]
+    work: Work, splits: Splits, trained: dict[str, Any], scores: dict[str, SplitScores], seconds: dict[str, float]
 ) -> RunResult:
     task, settings = work.config.spec, work.config.model
     return RunResult(
@@ -202,6 +195,9 @@ def _record(
         metrics={split: found.values for split, found in scores.items()},
         undefined={split: found.undefined for split, found in scores.items() if found.undefined},
         rows={split: len(rows) for split, rows in work.encoded.items()},
+        intervals={split: {n: Ends(**e) for n, e in found.intervals.items()} for split, found in scores.items()},
+        per_class={split: found.per_class for split, found in scores.items()},
+        collapsed={split: found.collapsed for split, found in scores.items() if found.collapsed},
         data=splits.facts | {"tokens": {split: length_facts(rows) for split, rows in work.encoded.items()}},
         model={
             **settings.model_dump(mode="json"),

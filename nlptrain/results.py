@@ -20,6 +20,18 @@ from nlptrain.errors import ModelError, ResourceError
 _PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "scikit-learn", "scipy", "numpy")
 
 
+class Ends(BaseModel):
+    """A 95 % bootstrap interval of a metric."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    low: float | None
+    high: float | None
+    method: Literal["bca", "percentile"] | None
+    reason: str
+    """Why it is not BCa, or why there is none; empty otherwise."""
+
+
 class RunResult(BaseModel):
     """Everything a report or a comparison of runs needs to know about one run."""
 
@@ -34,6 +46,14 @@ class RunResult(BaseModel):
     """Split to metric name to reason, for exactly the metrics that are null."""
     rows: dict[str, int]
     """Split to its number of rows."""
+    intervals: dict[str, dict[str, Ends]] = {}
+    """Split to metric to its interval; empty where none were asked for."""
+    per_class: dict[str, dict[str, dict[str, float | None]]] = {}
+    """Split to class to rows, precision, recall and f1, null where 0/0."""
+    collapsed: dict[str, str] = {}
+    """Split to the reason why its predictions are those of a constant, for such splits only."""
+    baselines: dict[str, dict[str, dict[str, float | None]]] = {}
+    """Name of what needs no fine-tuning to split to metric to value."""
     data: dict[str, Any]
     """Facts about the data: files, hashes, counts."""
     model: dict[str, Any]
@@ -96,10 +116,16 @@ def write_json(path: Path, document: dict[str, Any] | BaseModel) -> None:
         encoded = (json.dumps(content, allow_nan=False, ensure_ascii=False, indent=2) + "\n").encode()
     except (TypeError, ValueError) as error:
         raise ModelError("RESULTS", f"{path} was not written: {error}. Store null and the reason instead") from error
-    try:
-        _replace(path, encoded)
-    except OSError as error:
-        raise ResourceError("DISK", f"{path} was not written: {error}. Free space or choose another folder") from error
+    _write(path, encoded)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace `path` by UTF-8 `text`, whole or not at all.
+
+    Raises:
+        ResourceError: the file system refused; the old file is unchanged.
+    """
+    _write(path, text.encode())
 
 
 def environment(processes: int) -> dict[str, Any]:
@@ -132,6 +158,13 @@ def _commit(checkout: Path) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return found.stdout.strip() or None
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        _replace(path, content)
+    except OSError as error:
+        raise ResourceError("DISK", f"{path} was not written: {error}. Free space or choose another folder") from error
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -10,8 +10,8 @@ from nlptrain.errors import ConfigError, ModelError
 class RunFolder:
     """Names inside a run folder.
 
-    ``config.yaml`` (resolved), ``results.json``, ``history.jsonl`` (one line per log), ``model/`` (what
-    `from_pretrained` loads), ``checkpoints/`` (what ``--resume`` needs).
+    ``config.yaml`` (resolved), ``results.json``, ``predictions/`` (a file per scored split), ``history.jsonl`` (one
+    line per log), ``model/`` (what `from_pretrained` loads), ``checkpoints/`` (what ``--resume`` needs).
     """
 
     path: Path
@@ -25,6 +25,10 @@ class RunFolder:
     def results(self) -> Path:
         """Scores and facts, strict JSON."""
         return self.path / "results.json"
+
+    def predictions(self, split: str) -> Path:
+        """What the chosen model answered for every row of a scored split, one line each."""
+        return self.path / "predictions" / f"{split}.jsonl"
 
     @property
     def history(self) -> Path:

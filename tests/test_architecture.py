@@ -10,16 +10,19 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "nlptrain"
 LAYERS = [
     {"errors", "tasks", "metrics", "results", "run_folder", "registration", "schedules", "schedule_plot"}
-    | {"checkpoints", "run_status", "interruption"},
+    | {"checkpoints", "run_status", "interruption", "predictions", "scoring", "score_lines", "comparison"},
     {"config"},
     {"data"},
     {"models", "optim"},
     {"callbacks", "processes", "training_arguments"},
     {"trainer"},
     {"inference"},
-    {"train", "evaluate", "predict", "check"},
+    {"train", "evaluate", "predict", "check", "baselines", "compare"},
     {"schedule_command"},
     {"pipeline"},
+    {"grid"},
+    {"command"},
+    {"cli_evidence"},
     {"cli"},
     {"__main__"},
 ]

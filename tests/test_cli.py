@@ -15,7 +15,7 @@ from nlptrain import checkpoints
 from tests.command_line import Done, sentences, write_csv
 
 GLUE = ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli")
-RUN_FILES = {"config.yaml", "results.json", "history.jsonl", "model", "checkpoints", "run_status.json"}
+RUN_FILES = {"config.yaml", "results.json", "history.jsonl", "model", "checkpoints", "run_status.json", "predictions"}
 
 
 def test_from_csv_to_predictions(nlptrain: Callable[..., Done], card: Path, tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ ORACLES: dict[str, Callable[[Array, Array], float]] = {
     "accuracy": lambda p, y: sklearn_metrics.accuracy_score(y, p),
     "f1": lambda p, y: sklearn_metrics.f1_score(y, p, pos_label=1),
     "f1_macro": lambda p, y: sklearn_metrics.f1_score(y, p, average="macro"),
+    "precision_macro": lambda p, y: sklearn_metrics.precision_score(y, p, average="macro"),
+    "recall_macro": lambda p, y: sklearn_metrics.recall_score(y, p, average="macro"),
     "balanced_accuracy": lambda p, y: sklearn_metrics.balanced_accuracy_score(y, p),
     "matthews_correlation": lambda p, y: sklearn_metrics.matthews_corrcoef(y, p),
     "pearson": lambda p, y: stats.pearsonr(p, y)[0],

@@ -31,13 +31,13 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: every problem found, each with file, line, key, value and remedy.
     """
-    tree = _parse(path)
-    document = _plain(tree)
-    given = [_override(word) for word in overrides]
+    tree = parse(path)
+    document = plain(tree)
+    given = [override(word) for word in overrides]
     for keys, value in given:
-        _assign(document, keys, value)
+        assign(document, keys, value)
     sources = {keys: "command line" for keys, _ in given}
-    return check(document, lambda keys: sources.get(_known(keys, sources), f"{path}:{_line(tree, keys)}"))
+    return check(document, lambda keys: sources.get(_known(keys, sources), f"{path}:{line(tree, keys)}"))
 
 
 def check(document: dict[str, Any], where: Any = lambda keys: "configuration") -> Config:
@@ -47,7 +47,7 @@ def check(document: dict[str, Any], where: Any = lambda keys: "configuration") -
     try:
         config = Config.model_validate(document)
     except ValidationError as error:
-        problems += [_describe(item, where) for item in error.errors()]
+        problems += [describe(item, where) for item in error.errors()]
     training = document.get("training")
     problems += _training_problems(training if isinstance(training, dict) else {}, where)
     if problems or config is None:
@@ -66,22 +66,23 @@ def dump(config: Config) -> str:
     return text.getvalue()
 
 
-def _parse(path: Path) -> CommentedMap:
+def parse(path: Path) -> CommentedMap:
+    """The YAML mapping at `path`, with its line numbers; ConfigError where it is not plain YAML."""
     text = _text(path)
     yaml = YAML(typ="rt")
     try:
         for event in yaml.parse(StringIO(text)):
             if isinstance(event, AliasEvent) or (isinstance(event, NodeEvent) and (event.anchor or _tagged(event))):
-                line = event.start_mark.line + 1
-                raise ConfigError("CONFIG", f"{path}:{line}: tags, anchors and aliases are not used here; write it out")
+                at = event.start_mark.line + 1
+                raise ConfigError("CONFIG", f"{path}:{at}: tags, anchors and aliases are not used here; write it out")
         tree = yaml.load(text)
     except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 0
-        raise ConfigError("CONFIG", f"{path}:{line}: not valid YAML: {error.problem}") from None
+        at = error.problem_mark.line + 1 if error.problem_mark else 0
+        raise ConfigError("CONFIG", f"{path}:{at}: not valid YAML: {error.problem}") from None
     except YAMLError as error:
         raise ConfigError("CONFIG", f"{path}: not valid YAML: {error}") from None
     if not isinstance(tree, CommentedMap):
-        raise ConfigError("CONFIG", f"{path}: expected keys such as `task:`, found {type(_plain(tree)).__name__}")
+        raise ConfigError("CONFIG", f"{path}: expected keys such as `task:`, found {type(plain(tree)).__name__}")
     return tree
 
 
@@ -103,11 +104,12 @@ def _text(path: Path) -> str:
         raise ConfigError("CONFIG", f"{path}: expected UTF-8, found byte {error.start} undecodable") from None
 
 
-def _plain(node: Any) -> Any:
+def plain(node: Any) -> Any:
+    """A tree of `parse` as dicts, lists and scalars."""
     if isinstance(node, CommentedMap):
-        return {str(key): _plain(value) for key, value in node.items()}
+        return {str(key): plain(value) for key, value in node.items()}
     if isinstance(node, CommentedSeq):
-        return [_plain(value) for value in node]
+        return [plain(value) for value in node]
     scalars: tuple[type, ...] = (bool, int, float, str)
     kind = next((kind for kind in scalars if isinstance(node, kind)), None)
     if kind is None:
@@ -115,18 +117,20 @@ def _plain(node: Any) -> Any:
     return kind(node)
 
 
-def _override(word: str) -> tuple[Path_, Any]:
+def override(word: str) -> tuple[Path_, Any]:
+    """Keys and value of a ``key=value`` word."""
     key, equals, text = word.partition("=")
     if not equals or not key:
         raise ConfigError("USAGE", f"expected key=value, found {word!r}; e.g. training.learning_rate=3e-5")
     try:
-        value = _plain(YAML(typ="rt").load(text)) if text else None
+        value = plain(YAML(typ="rt").load(text)) if text else None
     except YAMLError:
         raise ConfigError("USAGE", f"{word!r}: the value is not valid YAML; quote it") from None
     return tuple(key.split(".")), value
 
 
-def _assign(document: dict[str, Any], keys: Path_, value: Any) -> None:
+def assign(document: dict[str, Any], keys: Path_, value: Any) -> None:
+    """Set the value of nested keys."""
     for depth, key in enumerate(keys[:-1], start=1):
         document = document.setdefault(str(key), {})
         if not isinstance(document, dict):
@@ -138,24 +142,26 @@ def _known(keys: Path_, sources: dict[Path_, str]) -> Path_:
     return next((keys[:size] for size in range(len(keys), 0, -1) if keys[:size] in sources), keys)
 
 
-def _line(tree: Any, keys: Path_) -> int:
-    line = 1
+def line(tree: Any, keys: Path_) -> int:
+    """The line of `keys` in a tree of `parse`, or of the nearest key above."""
+    found = 1
     for key in keys:
         if isinstance(tree, CommentedMap) and key in tree:
-            line = int(tree.lc.key(key)[0]) + 1
+            found = int(tree.lc.key(key)[0]) + 1
         elif isinstance(tree, CommentedSeq) and isinstance(key, int) and key < len(tree):
-            line = int(tree.lc.item(key)[0]) + 1
+            found = int(tree.lc.item(key)[0]) + 1
         else:
             break
         tree = tree[key]
-    return line
+    return found
 
 
-def _describe(item: Any, where: Any) -> str:
+def describe(item: Any, where: Any, root: type[BaseModel] = Config) -> str:
+    """One sentence for an error of pydantic in a `root`."""
     keys = tuple(key for key in item["loc"] if key not in ("str", "TaskConfig"))
     name = ".".join(map(str, keys)) or "configuration"
     if item["type"] == "extra_forbidden":
-        return f"{where(keys)}: unknown key {name!r}{_nearest(str(keys[-1]), _siblings(keys[:-1]))}"
+        return f"{where(keys)}: unknown key {name!r}{_nearest(str(keys[-1]), _siblings(keys[:-1], root))}"
     if item["type"] == "missing":
         return f"{where(keys[:-1])}: missing key {name!r}"
     message = item["msg"].removeprefix("Value error, ")
@@ -179,8 +185,7 @@ def _training_problems(training: dict[str, Any], where: Any) -> Iterable[str]:
             yield f"{where(('training', key))}: training.{key}: {found}, found {value!r}"
 
 
-def _siblings(keys: Path_) -> list[str]:
-    section: type[BaseModel] = Config
+def _siblings(keys: Path_, section: type[BaseModel]) -> list[str]:
     for key in keys:
         field = section.model_fields.get(str(key))
         options = [field.annotation, *get_args(field.annotation)] if field else []

@@ -17,6 +17,7 @@ from nlptrain.config.parts import (
     OptimConfig,
     ScheduleConfig,
 )
+from nlptrain.config.report import ReportConfig
 from nlptrain.config.section import Section
 from nlptrain.config.task import TaskConfig
 from nlptrain.metrics.registry import METRICS
@@ -147,6 +148,8 @@ class Config(Section):
     embeddings: EmbeddingsConfig | None = None
     """A bound on the table of token embeddings; left out: none."""
     early_stopping: EarlyStopping = EarlyStopping()
+    report: ReportConfig = ReportConfig()
+    """What is said about the result; none of it changes the model."""
 
     @model_validator(mode="before")
     @classmethod

@@ -88,6 +88,16 @@ def f1_macro(predictions: Vector, references: Vector) -> float:
     return float(sklearn_metrics.f1_score(references, predictions, average="macro", zero_division=0.0))
 
 
+def precision_macro(predictions: Vector, references: Vector) -> float:
+    """Unweighted mean precision in [0, 1] over the classes that occur on either side; 0 for one never predicted."""
+    return float(sklearn_metrics.precision_score(references, predictions, average="macro", zero_division=0.0))
+
+
+def recall_macro(predictions: Vector, references: Vector) -> float:
+    """Unweighted mean recall in [0, 1] over the classes that occur on either side; 0 for one that no reference has."""
+    return float(sklearn_metrics.recall_score(references, predictions, average="macro", zero_division=0.0))
+
+
 def balanced_accuracy(predictions: Vector, references: Vector) -> float:
     """Mean recall in [0, 1] over the classes of the references.
 
@@ -169,6 +179,8 @@ _FUNCTIONS: dict[str, Callable[[Vector, Vector], float]] = {
         accuracy,
         f1,
         f1_macro,
+        precision_macro,
+        recall_macro,
         balanced_accuracy,
         matthews_correlation,
         pearson,

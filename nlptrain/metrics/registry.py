@@ -30,6 +30,8 @@ _ROWS = (
     MetricSpec("accuracy", "classification", True, 0.0, "share of rows whose class is right"),
     MetricSpec("f1", "classification", True, 0.0, "F1 of class 1 of two classes, as GLUE counts it"),
     MetricSpec("f1_macro", "classification", True, 0.0, "unweighted mean of the F1 of every class that occurs"),
+    MetricSpec("precision_macro", "classification", True, 0.0, "unweighted mean of the precision of every class"),
+    MetricSpec("recall_macro", "classification", True, 0.0, "unweighted mean of the recall of every class"),
     MetricSpec("balanced_accuracy", "classification", True, 0.0, "mean recall of the classes of the references"),
     MetricSpec("matthews_correlation", "classification", True, -1.0, "Matthews correlation, 0 for one class only"),
     MetricSpec("pearson", "regression", True, -1.0, "linear correlation"),
@@ -42,3 +44,29 @@ _ROWS = (
 )
 
 METRICS: dict[str, MetricSpec] = {row.name: row for row in _ROWS}
+
+# Of the probabilities of the classes: reported beside the others, and no use for selecting checkpoints.
+PROBABILITY_METRICS: dict[str, MetricSpec] = {
+    row.name: row
+    for row in (
+        MetricSpec(
+            "auroc", "classification", True, 0.0, "area under the ROC curve, mean of each class against the rest"
+        ),
+        MetricSpec("nll", "classification", False, _LARGEST, "mean of -log(probability of the right class), in nats"),
+        MetricSpec("ece", "classification", False, 1.0, "expected calibration error of the predicted class, 15 bins"),
+    )
+}
+
+# What is reported of every run, besides the metrics of its task.
+REPORTED: dict[str, tuple[str, ...]] = {
+    "classification": (
+        *("accuracy", "f1_macro", "precision_macro", "recall_macro", "balanced_accuracy", "matthews_correlation"),
+        *PROBABILITY_METRICS,
+    ),
+    "regression": ("pearson", "spearman", "mse", "rmse", "mae", "nmse", "r2"),
+}
+
+
+def spec(name: str) -> MetricSpec:
+    """The row of a metric of either table."""
+    return METRICS.get(name) or PROBABILITY_METRICS[name]

@@ -1,0 +1,94 @@
+"""Commands about many runs at once. Heavy libraries are imported inside them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nlptrain.command import Debug, Json, command
+from nlptrain.errors import ConfigError
+
+GridFile = Annotated[Path, typer.Argument(metavar="GRID", help="A YAML file with base, variants, seeds and output.")]
+Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Runs at a time, each with its share of the cores.")]
+CellNumber = Annotated[int | None, typer.Option("--cell", metavar="K", help="Run the K-th cell alone, from 1.")]
+Shard = Annotated[str | None, typer.Option("--shard", metavar="I/N", help="Run the I-th of N equal parts.")]
+Table = Annotated[bool, typer.Option("--table", help="Run nothing; show the tables of what is there.")]
+
+RunPaths = Annotated[
+    list[Path], typer.Argument(metavar="RUN...", help="Run folders, or folders of one run per seed; the first is A.")
+]
+Split = Annotated[str | None, typer.Option("--split", help="Which rows; left out: test, else validation.")]
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command()
+def grid(
+    grid: GridFile,
+    jobs: Jobs = 1,
+    cell: CellNumber = None,
+    shard: Shard = None,
+    table: Table = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train tasks x variants x seeds and compare them; can be stopped and started again."""
+
+    def work() -> Mapping[str, Any]:
+        from nlptrain.config.grid import load_grid
+        from nlptrain.grid import run as stages
+        from nlptrain.grid import table as tables
+
+        if (cell is not None) + (shard is not None) + table > 1:
+            raise ConfigError("USAGE", "--cell, --shard and --table exclude each other; give one of them")
+        checked = load_grid(grid)
+        if table:
+            return tables.tables(checked)
+        if cell is not None or shard is not None:
+            numbers = [cell] if cell is not None else stages.shard(shard or "", len(checked.cells))
+            return stages.run_some(checked, numbers)
+        return stages.run_all(checked, jobs=jobs)
+
+    command(work, _show_grid, as_json=as_json, debug=debug)
+
+
+@app.command()
+def compare(runs: RunPaths, split: Split = None, as_json: Json = False, debug: Debug = False) -> None:
+    """Say whether one run, or one way of training over several seeds, is better than another."""
+
+    def work() -> Mapping[str, Any]:
+        from nlptrain.compare import compare
+
+        return compare(runs, split)
+
+    command(work, _show_comparisons, as_json=as_json, debug=debug)
+
+
+def _show_comparisons(found: Mapping[str, Any]) -> list[str]:
+    from nlptrain.score_lines import shown
+
+    lines = []
+    for one in found["comparisons"]:
+        lines += [f"{found['task']}, {found['split']}: A = {one['a']}, B = {one['b']}"]
+        for row in one["differences"]:
+            between = row["reason"] if row["low"] is None else f"[{row['low']:+.4f}, {row['high']:+.4f}]"
+            numbers = f"A {shown(row['a'])}  B {shown(row['b'])}  B - A {shown(row['value'])}"
+            lines.append(f"  {row['metric']:<21} {numbers}  {between}")
+        for seed, test in one["mcnemar"].items():
+            only = f"only A right {test['only_a_right']}, only B right {test['only_b_right']}"
+            lines.append(f"  McNemar, seed {seed}: {only}, p = {test['p']:.3g}")
+        if one["seed_test"]:
+            lines.append(f"  t test over seeds, rows taken for granted: p = {one['seed_test']['p']:.3g}")
+        for path, seeds in one["collapsed"].items():
+            lines += [f"  collapsed: {path}, seed {seed}: {reason}" for seed, reason in seeds.items()]
+        lines += [one["verdict"], ""]
+    return [*lines[:-1], *found["notes"]]
+
+
+def _show_grid(found: Mapping[str, Any]) -> list[str]:
+    from nlptrain.grid.table import markdown
+
+    if "cells" in found:
+        return [f"{name}: {state}" for name, state in found["cells"].items()]
+    return markdown(dict(found))

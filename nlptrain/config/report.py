@@ -1,0 +1,19 @@
+"""Configuration of what is said about a run."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from nlptrain.config.section import Section
+
+Baseline = Literal["constant", "tfidf", "frozen"]
+
+
+class ReportConfig(Section):
+    """What is computed beside the scores; none of it changes the model."""
+
+    bootstrap: int = Field(default=2000, ge=0, le=1_000_000)
+    """Resamples of the 95 % intervals; 0: no intervals."""
+    baselines: list[Baseline] = ["constant", "tfidf"]
+    """What needs no fine-tuning, scored on the same rows: constant (majority class or mean); tfidf (a linear model of
+    words, seconds); frozen (a linear model on the encoder as it was published, a pass over all rows)."""

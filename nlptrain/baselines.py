@@ -22,7 +22,8 @@ from nlptrain.data.encode import TOKEN_COLUMNS, encode, length_limit
 from nlptrain.data.load import Splits
 from nlptrain.models.build import build
 from nlptrain.models.target import TargetScale
-from nlptrain.predictions import Predictions
+from nlptrain.outputs import OUTPUTS
+from nlptrain.predictions import Predictions, objects
 from nlptrain.scoring import score_split
 from nlptrain.trainer import longest_first
 
@@ -34,7 +35,7 @@ _NEVER = np.log(1e-12)
 
 
 def scores(config: Config, splits: Splits) -> dict[str, dict[str, dict[str, float | None]]]:
-    """Name of each baseline of ``report.baselines`` to split to metric to value.
+    """Name of each of the configuration's baselines to split to metric to value.
 
     Args:
         config: with a model name.
@@ -42,10 +43,11 @@ def scores(config: Config, splits: Splits) -> dict[str, dict[str, dict[str, floa
     """
     names = splits.labels.names if splits.labels else None
     found: dict[str, dict[str, dict[str, float | None]]] = {}
-    for name, answers in outputs(config, splits, config.report.baselines):
+    for name, answers in outputs(config, splits, config.baselines):
         for split, answer in answers.items():
             rows = splits.rows[split]
-            predictions = Predictions(np.asarray(rows["line"][:]), (), np.asarray(rows["label"][:]), answer)
+            labels, kept = OUTPUTS[config.spec.kind].kept(answer, rows["label"][:], names or ())
+            predictions = Predictions(np.asarray(rows["line"][:]), (), labels, kept)
             values = score_split(config.spec, predictions, names, resamples=0).values
             found.setdefault(name, {})[split] = values
     return found
@@ -60,11 +62,13 @@ def outputs(config: Config, splits: Splits, names: Sequence[str]) -> Iterator[tu
         names: of `nlptrain.config.report.Baseline`.
 
     Yields:
-        A name and log probabilities (n, classes), or scores (n, 1), by split. ``frozen`` of a pair regression also
+        A name and log probabilities (n, classes), or scores (n, 1), by split; of a token classification log
+        probabilities (words, classes) of each row. ``frozen`` of a pair regression also
         yields ``cosine``, the cosine of the two embeddings itself.
     """
     classes = len(splits.labels.names) if splits.labels else None
-    labels = {s: np.asarray(rows["label"][:]) for s, rows in splits.rows.items() if "label" in rows.column_names}
+    array = objects if config.spec.facts.by_token else np.asarray
+    labels = {s: array(rows["label"][:]) for s, rows in splits.rows.items() if "label" in rows.column_names}
     makers: dict[str, Callable[[], Iterator[tuple[str, dict[str, Any], Predict]]]] = {
         "constant": lambda: _constant(labels, classes),
         "tfidf": lambda: _words(config, splits, labels, classes),
@@ -80,9 +84,20 @@ def _constant(labels: dict[str, Array], classes: int | None) -> Iterator[tuple[s
         found = np.array([labels["train"].mean()])
     else:
         # one row more of each class: none is impossible
-        counts = np.bincount(labels["train"], minlength=classes) + 1
+        counts = np.bincount(_flat(labels["train"]), minlength=classes) + 1
         found = np.log(counts / counts.sum())
-    yield "constant", labels, lambda rows: np.tile(found, (len(rows), 1))
+    yield "constant", labels, lambda rows: _repeated(found, rows)
+
+
+def _flat(labels: Array) -> Array:
+    """The classes of all rows, or of all words of all rows."""
+    return np.concatenate(list(labels)) if labels.dtype == object else labels
+
+
+def _repeated(found: Array, rows: Array) -> Any:
+    """`found` for each row, or for each word of each row."""
+    by_word = rows.dtype == object
+    return [np.tile(found, (len(row), 1)) for row in rows] if by_word else np.tile(found, (len(rows), 1))
 
 
 def _words(

@@ -46,7 +46,8 @@ def check(config: Config) -> dict[str, Any]:
     loss = objective(config, train, splits.labels, TargetScale.of(config.spec, train["label"][:], config.model.target))
     folder_of_model = locate(config.model.name or default_name())
     model_config = read_config(folder_of_model)
-    tokenizer = load_tokenizer(folder_of_model, vocab_size(model_config, folder_of_model))
+    vocabulary = vocab_size(model_config, folder_of_model)
+    tokenizer = load_tokenizer(folder_of_model, vocabulary, by_word=config.spec.facts.by_token)
     fit_config(model_config, config.model)
     limit = length_limit(tokenizer, model_config, config.data.max_length)
     clean = config.data.clean

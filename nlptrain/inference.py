@@ -5,7 +5,6 @@ from typing import Any, cast
 
 import numpy as np
 from datasets import Dataset
-from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from nlptrain import training_arguments
@@ -13,9 +12,11 @@ from nlptrain.config import load as config_file
 from nlptrain.config.schema import Config
 from nlptrain.data.encode import encode, length_limit
 from nlptrain.data.labels import LabelMap
+from nlptrain.data.targets import COLUMNS
 from nlptrain.metrics.registry import METRICS
 from nlptrain.models.load import check_cleaning, check_labels
 from nlptrain.models.load import load as load_model
+from nlptrain.outputs import OUTPUTS
 from nlptrain.predictions import Predictions, digest
 from nlptrain.run_folder import RunFolder
 from nlptrain.tasks import TaskSpec
@@ -51,8 +52,16 @@ class OpenRun:
         """Token rows as the model expects them."""
         return encode(rows, self.task, self.tokenizer, self.max_length, clean=self.config.data.clean)
 
-    def logits(self, encoded: Dataset) -> NDArray[Any]:
-        """Logits (n, classes), or scores (n, 1) in the user's unit, in the order of the rows."""
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class names in the order of the logits; none for regression."""
+        return self.labels.names if self.labels else ()
+
+    def logits(self, encoded: Dataset) -> Any:
+        """Logits (n, classes), or scores (n, 1) in the user's unit, in the order of the rows.
+
+        Of a token classification (words, classes) for each row, NaN for a word without a token.
+        """
         return self.trainer.logits(encoded)
 
     def predictions(self, rows: Dataset, encoded: Dataset) -> Predictions:
@@ -63,11 +72,12 @@ class OpenRun:
             encoded: `encode` of them.
         """
         # not through the numpy format, which makes float32 of scores
+        labels, outputs = OUTPUTS[self.task.kind].kept(self.logits(encoded), rows["label"][:], self.names)
         return Predictions(
             lines=np.asarray(rows["line"][:], np.int64),
             texts=tuple(digest(texts) for texts in zip(*(rows[name][:] for name in self.task.text), strict=True)),
-            labels=np.asarray(rows["label"][:]),
-            outputs=self.logits(encoded),
+            labels=labels,
+            outputs=outputs,
         )
 
 
@@ -79,8 +89,8 @@ def open_run(run: RunFolder) -> OpenRun:
     """
     run.check_finished()
     config = config_file.load(run.config)
-    model, tokenizer = load_model(run.model)
     task = config.spec
+    model, tokenizer = load_model(run.model, task.kind)
     keep = ("per_device_eval_batch_size", "seed", "dataloader_num_workers")
     chosen = {k: v for k, v in config.training.items() if k in keep}
     values = training_arguments.resolve({**chosen, **_NOTHING_WRITTEN, "bf16": False}, run.path)
@@ -90,9 +100,9 @@ def open_run(run: RunFolder) -> OpenRun:
         values, metric=metric.name, greater_is_better=metric.greater_is_better, checkpoints="."
     )
     labels = None
-    if task.kind == "classification":
+    if label_map := COLUMNS[task.kind].labels:
         id2label = cast("dict[int, str]", model.config.id2label)
-        labels = LabelMap(tuple(id2label[number] for number in sorted(id2label)))
+        labels = label_map(tuple(id2label[number] for number in sorted(id2label)))
     check_cleaning(model, config.data.clean)
     check_labels(model, (task.labels or labels.names) if labels else None)
     return OpenRun(

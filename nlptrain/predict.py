@@ -3,20 +3,18 @@
 import csv
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from datasets import Dataset
-from numpy.typing import NDArray
-from scipy.special import softmax
 
 from nlptrain import processes
 from nlptrain.data.cleaning import clean
 from nlptrain.data.load import load_rows
 from nlptrain.errors import ConfigError, ResourceError
 from nlptrain.inference import OpenRun
+from nlptrain.outputs import OUTPUTS
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
@@ -25,7 +23,8 @@ def predict(opened: OpenRun, source: str, output: Path) -> dict[str, Any]:
     """Predict every row of `source` and write `output` (.csv or .jsonl) under its name only when it is whole.
 
     A row holds the task's texts as they were given, then ``prediction`` and ``probability_<label>`` of each class, or
-    ``score`` in the unit of the training scores, and ``flag`` (truncated, empty, or nothing). In CSV a text that a
+    ``score`` in the unit of the training scores, or ``tags``; and ``flag`` (truncated, empty, or nothing). Tokens and
+    their tags are lists, in CSV with a space between two; a token that was cut off has the tag O. In CSV a text that a
     spreadsheet would run as a formula gets a leading apostrophe; JSONL is lossless.
 
     Raises:
@@ -37,26 +36,18 @@ def predict(opened: OpenRun, source: str, output: Path) -> dict[str, Any]:
     encoded = opened.encode(rows)
     logits = opened.logits(encoded)
     if processes.is_main():
-        names = opened.labels.names if opened.labels else None
-        texts, steps = rows.select_columns(list(opened.task.text)), opened.config.data.clean
-        _write(output, _records(texts, steps, encoded, logits, names))
+        _write(output, _records(opened, rows.select_columns(list(opened.task.text)), encoded, logits))
     processes.wait_for_all()
     return {"task": opened.task.name, "source": source, "rows": len(rows), "output": str(output), "notes": notes}
 
 
-def _records(
-    rows: Dataset, steps: Sequence[str], encoded: Dataset, logits: NDArray[Any], names: Sequence[str] | None
-) -> Iterator[dict[str, Any]]:
-    probabilities = softmax(logits, axis=-1) if names else logits
-    for texts, truncated, values in zip(rows, encoded["truncated"], probabilities, strict=True):
-        record = dict(texts)
-        if names:
-            record["prediction"] = names[int(np.argmax(values))]
-            record |= {f"probability_{name}": float(p) for name, p in zip(names, values, strict=True)}
-        else:
-            record["score"] = float(values[0])
+def _records(opened: OpenRun, rows: Dataset, encoded: Dataset, logits: Any) -> Iterator[dict[str, Any]]:
+    kind, steps = OUTPUTS[opened.task.kind], opened.config.data.clean
+    answers = kind.answers(logits, opened.names)
+    for texts, truncated, answer in zip(rows, encoded["truncated"], answers, strict=True):
+        shown = {name: kind.text(text) for name, text in dict(texts).items()}
         empty = not any(clean(text, steps).strip() for text in texts.values())
-        yield record | {"flag": "empty" if empty else "truncated" if truncated else ""}
+        yield shown | answer | {"flag": "empty" if empty else "truncated" if truncated else ""}
 
 
 def _check_output(output: Path, source: str) -> None:
@@ -87,7 +78,13 @@ def _write_csv(writer: Any, records: Iterator[dict[str, Any]]) -> None:
     for number, record in enumerate(records):
         if number == 0:
             writer.writerow(record)
-        writer.writerow([_inert(value) if isinstance(value, str) else repr(value) for value in record.values()])
+        writer.writerow([_cell(value) for value in record.values()])
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return _inert(" ".join(value))
+    return _inert(value) if isinstance(value, str) else repr(value)
 
 
 def _inert(text: str) -> str:

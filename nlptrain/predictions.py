@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,14 +24,16 @@ class Predictions:
     Attributes:
         lines: where each row stands in its source, (n,) int64.
         texts: `digest` of each row's texts, n of them; finds the row again whatever its line.
-        labels: what is right: class ids (n,) int64, or scores (n,) float64 in the user's unit.
-        outputs: logits (n, classes) in the order of the class ids, or scores (n, 1) in the user's unit; float64.
+        labels: what is right: class ids (n,) int64, scores (n,) float64 in the user's unit, or a list of tags for each
+            row, (n,) object.
+        outputs: logits (n, classes) in the order of the class ids, or scores (n, 1) in the user's unit; float64. Of a
+            token classification, where logits would be those of every word, the predicted tags, as in `labels`.
     """
 
     lines: NDArray[np.int64]
     texts: tuple[str, ...]
     labels: NDArray[Any]
-    outputs: NDArray[np.float64]
+    outputs: NDArray[Any]
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -45,7 +47,7 @@ class Predictions:
             ModelError: a number is not finite; nothing was written.
             ResourceError: the file system refused.
         """
-        if not np.isfinite(self.outputs).all():
+        if self.outputs.dtype != object and not np.isfinite(self.outputs).all():
             broken = self.lines[~np.isfinite(self.outputs).all(axis=1)]
             raise ModelError("PREDICTIONS", f"{path} was not written: the output of line {broken[0]} is not finite")
         columns = (self.lines.tolist(), self.texts, self.labels.tolist(), self.outputs.tolist())
@@ -66,14 +68,21 @@ class Predictions:
         except (OSError, UnicodeDecodeError) as error:
             raise ModelError("PREDICTIONS", f"{path} cannot be read: {error}. Run the training again") from error
         rows = [_row(line, f"{path}:{number}") for number, line in enumerate(text.splitlines(), start=1)]
-        if not rows or len({len(row["output"]) for row in rows}) != 1:
+        labels, outputs = ([row[side] for row in rows] for side in ("label", "output"))
+        tagged = {isinstance(label, list) for label in labels}
+        if len(tagged) != 1 or (tagged == {False} and len({len(output) for output in outputs}) != 1):
             raise ModelError("PREDICTIONS", f"{path}: expected rows with equally many outputs")
         return cls(
             lines=np.asarray([row["line"] for row in rows], np.int64),
             texts=tuple(row["text"] for row in rows),
-            labels=np.asarray([row["label"] for row in rows]),
-            outputs=np.asarray([row["output"] for row in rows], np.float64),
+            labels=objects(labels) if tagged == {True} else np.asarray(labels),
+            outputs=objects(outputs) if tagged == {True} else np.asarray(outputs, np.float64),
         )
+
+
+def objects(rows: Sequence[Any]) -> NDArray[Any]:
+    """(n,) of lists, whatever their lengths."""
+    return np.fromiter(rows, dtype=object, count=len(rows))
 
 
 def digest(texts: Iterable[str]) -> str:
@@ -85,11 +94,20 @@ def _row(line: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line, parse_constant=_refuse)
         whole = isinstance(row["line"], int) and isinstance(row["text"], str) and isinstance(row["output"], list)
-        if whole and all(math.isfinite(value) for value in [row["label"], *row["output"]]):
+        if whole and (_are_tags(row["label"], row["output"]) or _are_finite(row["label"], row["output"])):
             return dict(row)
     except (ValueError, TypeError, KeyError) as error:
         raise ModelError("PREDICTIONS", f"{where}: not a prediction: {error!r}") from error
     raise ModelError("PREDICTIONS", f'{where}: expected {{"line", "text", "label", "output"}}, found {line[:80]!r}')
+
+
+def _are_tags(label: Any, output: list[Any]) -> bool:
+    same = isinstance(label, list) and len(label) == len(output)
+    return same and all(isinstance(tag, str) for tag in [*label, *output])
+
+
+def _are_finite(label: Any, output: list[Any]) -> bool:
+    return all(math.isfinite(value) for value in [label, *output])
 
 
 def _refuse(constant: str) -> NoReturn:

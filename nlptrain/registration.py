@@ -60,7 +60,7 @@ class _ImportHook(MetaPathFinder):
 
 
 def register() -> None:
-    """Teach `AutoConfig` and `AutoModelForSequenceClassification` the model type ``nlptrain``.
+    """Teach `AutoConfig` and the Auto classes of sequence and token classification the model type ``nlptrain``.
 
     Takes effect at once where transformers' Auto modules are loaded, otherwise as soon as they are. Harmless to repeat.
     """

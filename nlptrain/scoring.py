@@ -1,6 +1,7 @@
 """What is said about the predictions of one split: values, intervals, classes, and whether the model collapsed."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -10,12 +11,13 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from nlptrain.metrics import probabilities
 from nlptrain.metrics.bootstrap import Interval, intervals
+from nlptrain.metrics.entities import matched
 from nlptrain.metrics.functions import Undefined
 from nlptrain.metrics.registry import METRICS, PROBABILITY_METRICS, REPORTED
 from nlptrain.metrics.scores import Scores, score
 from nlptrain.metrics.weighted import KINDS
 from nlptrain.predictions import Predictions
-from nlptrain.tasks import TaskSpec
+from nlptrain.tasks import Kind, TaskSpec
 
 # of the spread of the right scores: a model whose scores spread less has learned their mean
 COLLAPSED_SPREAD = 0.01
@@ -30,7 +32,8 @@ class SplitScores:
         values: metric to value, None where undefined; the task's metrics, then those reported of every run.
         undefined: metric to reason, for exactly those.
         intervals: metric to ``low``, ``high``, ``method`` and ``reason``; empty without resamples.
-        per_class: class name to its ``rows``, ``precision``, ``recall`` and ``f1``, None where 0/0.
+        per_class: class name to its ``rows``, ``precision``, ``recall`` and ``f1``, None where 0/0; of a token
+            classification type to the same, where ``rows`` are the entities of the type.
         collapsed: why the model is no better than a constant, or None.
     """
 
@@ -50,10 +53,11 @@ def score_split(task: TaskSpec, found: Predictions, names: Sequence[str] | None,
         names: of the classes in the order of the logits; None for a regression.
         resamples: of the bootstrap; 0: no intervals.
     """
-    ids = found.outputs.argmax(axis=1) if names else found.outputs[:, 0]
+    kind = _SCORING[task.kind]
+    answers = kind.answers(found.outputs)
     plain = [name for name in (*task.metrics, *REPORTED[task.kind]) if name in METRICS]
-    scores = score(list(dict.fromkeys(plain)), ids, found.labels)
-    if names:
+    scores = score(list(dict.fromkeys(plain)), answers, found.labels)
+    if kind.has_probabilities:
         scores = _with_probabilities(scores, found)
     statistics = KINDS[task.kind](found.outputs, found.labels) if resamples else None
     ends = intervals(statistics, len(found), resamples) if statistics else {}
@@ -61,8 +65,8 @@ def score_split(task: TaskSpec, found: Predictions, names: Sequence[str] | None,
         scores.values,
         scores.undefined,
         {name: _ends(ends[name], scores.undefined.get(name)) for name in scores.values if name in ends},
-        _per_class(ids, found.labels, names) if names else {},
-        _collapsed_ids(ids, found.labels, names) if names else _collapsed_scores(ids, found.labels),
+        kind.per_class(answers, found.labels, names or ()),
+        kind.collapsed(answers, found.labels, names or ()),
     )
 
 
@@ -102,8 +106,57 @@ def _collapsed_ids(ids: NDArray[Any], labels: NDArray[Any], names: Sequence[str]
     return f"every row is predicted {names[ids[0]]!r}, which {(labels == ids[0]).mean():.1%} of the rows are"
 
 
-def _collapsed_scores(scores: NDArray[Any], labels: NDArray[Any]) -> str | None:
+def _collapsed_scores(scores: NDArray[Any], labels: NDArray[Any], _: Sequence[str]) -> str | None:
     spread, right = float(scores.std()), float(labels.std())
     if spread >= COLLAPSED_SPREAD * right:
         return None
     return f"all scores are about {scores.mean():.4g}: they spread by {spread:.2g}, the right ones by {right:.2g}"
+
+
+def _per_type(tags: NDArray[Any], labels: NDArray[Any], _: Sequence[str]) -> PerClass:
+    sides = zip(*matched(tags, labels), strict=True)
+    right, predicted, wanted = (Counter(kind for row in side for kind, *_ in row) for side in sides)
+    return {
+        kind: {
+            "rows": wanted[kind],
+            "precision": _share(right[kind], predicted[kind]),
+            "recall": _share(right[kind], wanted[kind]),
+            "f1": _share(2 * right[kind], predicted[kind] + wanted[kind]),
+        }
+        for kind in sorted(predicted | wanted)
+    }
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _collapsed_tags(tags: NDArray[Any], labels: NDArray[Any], _: Sequence[str]) -> str | None:
+    found, right = ({tag for row in side for tag in row} for side in (tags, labels))
+    return f"every token is predicted {found.pop()!r}" if len(found) == 1 < len(right) else None
+
+
+@dataclass(frozen=True)
+class _Scoring:
+    """What is said of the predictions of one kind.
+
+    Attributes:
+        answers: from the outputs that are kept to what metrics compare with the labels.
+        per_class: of answers, labels and class names.
+        collapsed: of the same.
+        has_probabilities: whether the outputs are logits of classes.
+    """
+
+    answers: Callable[[NDArray[Any]], NDArray[Any]]
+    per_class: Callable[[NDArray[Any], NDArray[Any], Sequence[str]], PerClass]
+    collapsed: Callable[[NDArray[Any], NDArray[Any], Sequence[str]], str | None]
+    has_probabilities: bool = False
+
+
+_SCORING: dict[Kind, _Scoring] = {
+    "classification": _Scoring(
+        lambda logits: logits.argmax(axis=1), _per_class, _collapsed_ids, has_probabilities=True
+    ),
+    "regression": _Scoring(lambda scores: scores[:, 0], lambda *_: {}, _collapsed_scores),
+    "token_classification": _Scoring(lambda tags: tags, _per_type, _collapsed_tags),
+}

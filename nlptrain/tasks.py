@@ -3,13 +3,17 @@
 No other module asks for a task by name. A user's own task is a row as well, built from the YAML.
 """
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-Kind = Literal["classification", "regression"]
+Kind = Literal["classification", "regression", "token_classification"]
 
 CLASSIFICATION_METRICS = ("accuracy", "f1_macro", "matthews_correlation")
 REGRESSION_METRICS = ("pearson", "spearman", "mse", "rmse", "nmse")
+ENTITY_METRICS = ("entity_f1", "entity_precision", "entity_recall", "token_accuracy")
+OUTSIDE = "O"  # the tag of a token in no entity
+IGNORED = -100  # the label of what has none, as torch and transformers have it
 STANDARD_SPLITS = {"train": "train", "validation": "validation", "test": "test"}
 MATCHED_SPLITS = {
     "train": "train",
@@ -20,13 +24,45 @@ MATCHED_SPLITS = {
 }
 
 
+def is_tag(name: str) -> bool:
+    """Whether a name can be the tag of a token: O, or B- or I- and a type without spaces."""
+    return re.fullmatch(r"O|[BI]-\S+", name) is not None
+
+
+@dataclass(frozen=True)
+class KindFacts:
+    """What sets one kind of task apart from the others before any data is read.
+
+    A new kind is one entry here and in each of: `nlptrain.data.targets` (reading rows), `nlptrain.data.encode` (making
+    tokens of them), `nlptrain.models.classes`, `nlptrain.outputs` (what a model's outputs mean), `nlptrain.scoring`,
+    and of its metrics in `nlptrain.metrics`: registry, modules, weighted.
+
+    Attributes:
+        metrics: those reported where a task names none; the first selects checkpoints.
+        names_classes: whether targets are names of classes; else they are scores, which may have a range.
+        by_token: whether a row is a list of tokens with a target for each.
+    """
+
+    metrics: tuple[str, ...]
+    names_classes: bool
+    by_token: bool = False
+
+
+KINDS: dict[Kind, KindFacts] = {
+    "classification": KindFacts(CLASSIFICATION_METRICS, names_classes=True),
+    "regression": KindFacts(REGRESSION_METRICS, names_classes=False),
+    "token_classification": KindFacts(ENTITY_METRICS, names_classes=True, by_token=True),
+}
+
+
 @dataclass(frozen=True)
 class TaskSpec:
     """One task.
 
     Attributes:
         name: folder name below ``$NLPTRAIN_DATA`` and the name shown in results.
-        kind: classification (two or more classes) or regression (one real score).
+        kind: classification (two or more classes), regression (one real score) or token_classification (a tag, O,
+            B-x or I-x, for each token of a list).
         text: the one or two text columns, in order.
         label: the column of labels or scores.
         label_aliases: other names that sources give that column.
@@ -54,6 +90,11 @@ class TaskSpec:
     def is_pair(self) -> bool:
         """Whether a row is two texts."""
         return len(self.text) == 2
+
+    @property
+    def facts(self) -> KindFacts:
+        """What sets its kind apart."""
+        return KINDS[self.kind]
 
 
 def _glue(name: str, *text: str, labels: tuple[str, ...], metrics: tuple[str, ...] = ("accuracy",)) -> TaskSpec:

@@ -2,8 +2,8 @@
 
 What is overridden, and which silent fault of the stock class it removes:
 
-* the loss is a sum over rows divided by the rows of the whole optimizer step, over accumulation and processes, so that
-  neither changes it (stock: multiplied by both for encoder models, and a mean of unequal means);
+* the loss is a sum over rows, or labelled tokens, divided by those of the whole optimizer step, over accumulation and
+  processes, so that neither changes it (stock: multiplied by both for encoder models, and a mean of unequal means);
 * batches come from `RankBatches`, so that order is exact on resume and equal for any number of processes;
 * evaluation keeps the order of the rows whatever the training order;
 * the evaluation loss is the exact mean over rows (stock: repeats the loss of a padded last batch);
@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import (
-    DataCollatorWithPadding,
     EvalPrediction,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -41,17 +40,18 @@ from nlptrain.config.parts import OptimConfig
 from nlptrain.data.batches import RankBatches, Strategy
 from nlptrain.data.fingerprint import fingerprint
 from nlptrain.metrics.registry import METRICS
-from nlptrain.metrics.scores import Scores, score, selection_value
-from nlptrain.models.loss import IGNORED, Loss, counted, usual
+from nlptrain.metrics.scores import selection_value
+from nlptrain.models.loss import Loss, counted, usual
 from nlptrain.optim import optimizer, parameter_groups
-from nlptrain.tasks import TaskSpec
+from nlptrain.outputs import OUTPUTS, score_logits
+from nlptrain.tasks import IGNORED, TaskSpec
 
 
 class FineTuner(Trainer):
     """Trainer for one `TaskSpec`.
 
     Args:
-        model: gives logits (B, classes), or scores (B, 1) in the user's unit.
+        model: gives logits (B, classes), or (B, T, classes) by token, or scores (B, 1) in the user's unit.
         args: from `nlptrain.training_arguments.build`.
         task: the row of `nlptrain.tasks`.
         tokenizer: pads the batches and is saved beside the model.
@@ -90,7 +90,7 @@ class FineTuner(Trainer):
             args=args,
             train_dataset=train_rows,
             eval_dataset=longest_first(eval_rows)[0] if eval_rows is not None else None,
-            data_collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=None if args.use_cpu else 8),
+            data_collator=OUTPUTS[task.kind].collator(tokenizer, pad_to_multiple_of=None if args.use_cpu else 8),
             processing_class=tokenizer,
             compute_loss_func=self._loss,
             compute_metrics=self._metrics,
@@ -120,6 +120,16 @@ class FineTuner(Trainer):
             # its own generator: asking for the next epoch must not move the global random state
             generator=torch.Generator().manual_seed(args.seed),
         )
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+        """As in the base class; keeps the rows, of which metrics need more than a model does."""
+        self._scored = self.eval_dataset if eval_dataset is None else eval_dataset
+        return super().get_eval_dataloader(eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader[Any]:
+        """As `get_eval_dataloader`."""
+        self._scored = test_dataset
+        return super().get_test_dataloader(test_dataset)
 
     def num_examples(self, dataloader: DataLoader[Any]) -> int:
         """Rows of an epoch, repeated ones counted as often as they come."""
@@ -166,14 +176,17 @@ class FineTuner(Trainer):
             cast("dict[str, float]", output.metrics)[f"{metric_key_prefix}_loss"] = loss
         return output
 
-    def logits(self, rows: Dataset) -> NDArray[np.float64]:
-        """Logits (n, classes) or scores (n, 1) of encoded rows, in their order, on every process."""
+    def logits(self, rows: Dataset) -> Any:
+        """Logits (n, classes) or scores (n, 1) of encoded rows, in their order, on every process.
+
+        Of a token classification one (words, classes) for each row, see `nlptrain.outputs`.
+        """
         ordered, order = longest_first(rows)
         unlabelled = ordered.select_columns([name for name in ordered.column_names if name != "labels"])
         found = np.asarray(self.predict(unlabelled).predictions)
         logits = np.empty(found.shape, dtype=np.float64)
         logits[order] = found
-        return logits
+        return OUTPUTS[self.task.kind].by_row(logits, rows)
 
     def _batches(self) -> RankBatches:
         args, rows = self.args, cast("Dataset", self.train_dataset)
@@ -208,10 +221,10 @@ class FineTuner(Trainer):
         return SequentialSampler(eval_dataset)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor:
-        """Rows of this optimizer step over all micro-batches and processes; a score of -100 is a row like any other."""
+        """Labels of this optimizer step over all micro-batches and processes; a score of -100 is one like any other."""
         rows = sum((counted(batch["labels"]).sum() for batch in batch_samples), torch.tensor(0))
         total: Tensor = self.accelerator.reduce(rows.to(device), reduction="sum")
-        return total
+        return total.clamp(min=1)  # rows of words that the tokenizer leaves nothing of have none
 
     def _loss(self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor | None = None) -> Tensor:
         loss = self.loss(outputs, labels, num_items_in_batch)
@@ -219,18 +232,25 @@ class FineTuner(Trainer):
         return loss if num_items_in_batch is None else loss * self.accelerator.num_processes
 
     def _metrics(self, found: EvalPrediction) -> dict[str, float]:
-        scores = score_logits(self.task, np.asarray(found.predictions), np.asarray(found.label_ids))
+        rows, kind = cast("Dataset", self._scored), OUTPUTS[self.task.kind]
+        outputs = kind.by_row(np.asarray(found.predictions), rows)
+        scores = score_logits(self.task, outputs, rows[kind.targets][:], self._names)
         defined = {name: value for name, value in scores.values.items() if value is not None}
         return defined | {self.task.primary: selection_value(METRICS[self.task.primary], scores)}
+
+    @property
+    def _names(self) -> list[str]:
+        """The model's classes in the order of their ids."""
+        labels = getattr(self.model.config, "id2label", None) if self.model is not None else None
+        return [name for _, name in sorted((labels or {}).items())]
 
     @cached_property
     def training_facts(self) -> dict[str, Any]:
         """What a checkpoint depends on besides the configuration: processes, rows and labels."""
         rows = {"train": self.train_dataset, "validation": self.eval_dataset}
-        labels = getattr(self.model.config, "id2label", None) if self.model is not None else None
         return {
             "processes": self.args.world_size,
-            "labels": [name for _, name in sorted((labels or {}).items())],
+            "labels": self._names,
             "rows": {split: fingerprint(cast("Dataset", found)) for split, found in rows.items() if found is not None},
         }
 
@@ -252,13 +272,6 @@ class FineTuner(Trainer):
             Path(output_dir or str(self.args.output_dir), TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
 
-def score_logits(task: TaskSpec, logits: NDArray[Any], labels: NDArray[Any]) -> Scores:
-    """The task's metrics of logits (n, classes), or scores (n, 1), against class ids or scores (n,)."""
-    if task.kind == "regression":
-        return score(task.metrics, logits.reshape(-1).astype(np.float64), labels.astype(np.float64))
-    return score(task.metrics, logits.argmax(axis=-1), labels.astype(np.int64))
-
-
 def longest_first(rows: Dataset) -> tuple[Dataset, NDArray[np.int64]]:
     """Rows by falling length, for little padding and to fail at once on too large a batch; and where they stood."""
     order = np.argsort(-np.asarray(rows["length"][:]), kind="stable")
@@ -268,5 +281,7 @@ def longest_first(rows: Dataset) -> tuple[Dataset, NDArray[np.int64]]:
 def _with_ignored_row(rows: Dataset) -> Dataset:
     """A copy of the first row at the end whose label does not count, for a process that would otherwise have no row."""
     first = dict(rows[0])
-    first["labels"] = IGNORED if isinstance(first["labels"], int) else float("nan")
+    labels = first["labels"]
+    ignored = IGNORED if isinstance(labels, int) else float("nan")
+    first["labels"] = [IGNORED] * len(labels) if isinstance(labels, list) else ignored
     return concatenate_datasets([rows, Dataset.from_list([first], features=rows.features)])

@@ -11,8 +11,9 @@ from nlptrain.data.load import load_splits
 from nlptrain.models.build import build
 from nlptrain.models.loss import usual
 from nlptrain.models.target import TargetScale
+from nlptrain.outputs import score_logits
 from nlptrain.tasks import TASKS
-from nlptrain.trainer import FineTuner, score_logits
+from nlptrain.trainer import FineTuner
 
 # all-MiniLM-L6-v2 on the STS benchmark's test rows, from the MTEB results of the model's authors
 PUBLISHED = {"pearson": 0.8274, "spearman": 0.8203}

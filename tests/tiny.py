@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast, RobertaTokenizer
 
 from nlptrain.config.schema import ModelConfig
 from nlptrain.models.build import build
@@ -80,3 +80,32 @@ def built(name: Path | str | None, task: str, **settings: Any) -> Any:
     """Model and tokeniser of `build` for a task with fixed labels, or a regression in the unit of `TARGET`."""
     target = TARGET if TASKS[task].kind == "regression" else None
     return build(None if name is None else str(name), ModelConfig(**settings), TASKS[task], TASKS[task].labels, target)
+
+
+def byte_level_dir(folder: Path, *, generic: bool = False) -> Path:
+    """As `tiny_model_dir` of a RoBERTa with its own kind of tokeniser, which by default glues the words of a list.
+
+    `generic`: the tokeniser is saved as one of no family, as newer encoders have it.
+    """
+    vocab = {token: number for number, token in enumerate(["<pad>", "<s>", "</s>", "<unk>", "<mask>"])}
+    for piece in (*sorted(pre_tokenizers.ByteLevel.alphabet()), *(f"\u0120{word}" for word in WORDS)):
+        vocab.setdefault(piece, len(vocab))
+    tokenizer: Any = RobertaTokenizer(vocab=vocab, merges=_merges(vocab), model_max_length=64)
+    if generic:
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer.backend_tokenizer, unk_token="<unk>", pad_token="<pad>", model_max_length=64
+        )
+    settings = {"vocab_size": len(tokenizer), "pad_token_id": 0, **_tiny_settings("roberta", 0.0)}
+    AutoModel.from_config(AutoConfig.for_model("roberta", **settings)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _merges(vocab: dict[str, int]) -> list[tuple[str, str]]:
+    """Merges that make each word of the vocabulary out of its letters from the left."""
+    merges: dict[tuple[str, str], None] = {}
+    for word in [piece for piece in vocab if piece.startswith("\u0120") and len(piece) > 1]:
+        for size in range(1, len(word)):
+            vocab.setdefault(word[: size + 1], len(vocab))
+            merges[word[:size], word[size]] = None
+    return list(merges)

@@ -63,10 +63,12 @@ def activation_problem(name: str | None, *, pretrained: bool) -> str | None:
 
 def output_problem(output: str, task: TaskSpec) -> str | None:
     """Why ``model.output`` does not fit the task, or None; labels yet to be learnt may turn out more than two."""
-    if output == "softmax" and task.kind != "classification":
+    if output == "softmax" and not task.facts.names_classes:
         return f"output softmax is for classes; task {task.name!r} is {task.kind}: use linear or sigmoid"
     if output == "sigmoid" and task.kind == "regression" and not task.label_range:
         return "output sigmoid keeps scores within the task's range: give task.range: [low, high], or use linear"
+    if output == "sigmoid" and task.facts.by_token:
+        return f"output sigmoid tells two classes of rows apart; task {task.name!r} is {task.kind}: use softmax"
     if output == "sigmoid" and task.labels and len(task.labels) != 2:
         return f"output sigmoid tells two classes apart; task {task.name!r} has {len(task.labels)}: use softmax"
     return None

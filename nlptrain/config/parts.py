@@ -17,7 +17,7 @@ class LossConfig(Section):
     name: Literal["cross_entropy", "bce", "mse", "huber", "cosine_mse", "cosent"] | None = None
     """cross_entropy, bce (two classes); mse, huber, cosine_mse, cosent (scores); left out: cross_entropy or mse."""
     class_weights: str | dict[str, float] | None = None
-    """balanced, or a weight for each label: how many times its rows count, scaled to a mean of 1 over the rows."""
+    """balanced, or a weight for each label: how many times its rows, or tokens, count, scaled to a mean of 1."""
     delta: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """huber: error from which on the loss is linear, in standard deviations of the scores; left out: 1."""
     lowest_cosine: Literal[-1, 0] = 0

@@ -17,7 +17,7 @@ from nlptrain.config.parts import (
     OptimConfig,
     ScheduleConfig,
 )
-from nlptrain.config.report import ReportConfig
+from nlptrain.config.report import Baseline, ReportConfig
 from nlptrain.config.section import Section
 from nlptrain.config.task import TaskConfig
 from nlptrain.metrics.registry import METRICS
@@ -73,7 +73,7 @@ class ModelConfig(Section):
     architecture: Literal["stock", "cross_encoder", "bi_encoder"] = "cross_encoder"
     """stock: the library's own model; cross_encoder: one sequence, our head; bi_encoder: each text embedded."""
     pooling: Literal["cls", "mean", "max"] = "mean"
-    """How token states become one embedding (not for stock)."""
+    """How token states become one embedding (not for stock, nor for token_classification)."""
     output: Literal["linear", "softmax", "sigmoid", "cosine"] = "linear"
     """linear: what the head gives; softmax: the same, for a classification; sigmoid: two classes by one logit, or a
     score within the task's range; cosine: the cosine of the two embeddings of a bi_encoder regression."""
@@ -178,6 +178,21 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _fits_tokens(self) -> "Config":
+        model, data, spec = self.model, self.data, self.spec
+        unfit = {
+            "model.pooling makes one embedding of a row": model.pooling != ModelConfig().pooling,
+            "model.normalize is for the one embedding of a row": model.normalize != "none",
+            "data.clean could part tokens from their tags": bool(data.clean),
+            "data.balance counts rows by their class, and these have many": data.balance != "none",
+            "report.baselines: tfidf and frozen are of whole texts": bool({"tfidf", "frozen"} & set(self.baselines)),
+            "data.empty_text: allow would keep rows without any token": data.empty_text == "allow",
+        }
+        if spec.facts.by_token and (wrong := [reason for reason, is_so in unfit.items() if is_so]):
+            raise ValueError(f"{wrong[0]}; task {spec.name!r} is {spec.kind}: leave it out")
+        return self
+
+    @model_validator(mode="after")
     def _loss_fits(self) -> "Config":
         if wrong := self._loss_problem():
             raise ValueError(wrong)
@@ -222,6 +237,12 @@ class Config(Section):
         if self.schedule and (wrong := schedules.problem(self.schedule.name, self.schedule_settings)):
             raise ValueError(f"schedule: {wrong}")
         return self
+
+    @property
+    def baselines(self) -> list[Baseline]:
+        """What is scored beside the model."""
+        usual: list[Baseline] = ["constant"] if self.spec.facts.by_token else ["constant", "tfidf"]
+        return usual if self.report.baselines is None else self.report.baselines
 
     @property
     def loss_name(self) -> str:

@@ -4,9 +4,11 @@ import difflib
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from nlptrain.data.columnar import LINE
 from nlptrain.data.read import Table
+from nlptrain.data.targets import COLUMNS
 from nlptrain.errors import ConfigError, DataError
 from nlptrain.tasks import TaskSpec
 
@@ -27,14 +29,14 @@ def check_texts(table: Table, task: TaskSpec) -> None:
         raise DataError("DATA_COLUMN", missing)
     for name in task.text:
         for kind, line in table.types.get(name, {}).items():
-            if kind != "text":
+            if kind not in COLUMNS[task.kind].types:
                 found = f"found {kind} in {table.unit} {line}"
                 problem = f"{table.origin}: column {name!r} must hold text, {found}"
                 raise DataError("DATA_TEXT", f"{problem}; write every value as a string, or name another column")
 
 
 def label_column(table: Table, task: TaskSpec) -> str:
-    """The task's label column, or the first of its aliases that is there; its values are scalars.
+    """The task's label column, or the first of its aliases that is there; scalars, or lists where its kind has them.
 
     Raises:
         DataError: there is none, or it holds lists or objects.
@@ -43,7 +45,7 @@ def label_column(table: Table, task: TaskSpec) -> str:
     if not names:
         raise DataError("DATA_COLUMN", _missing(table, task.label, *task.label_aliases))
     line = table.types.get(names[0], {}).get("object")
-    if line is not None:
+    if line is not None and "object" not in COLUMNS[task.kind].types:
         problem = f"{table.origin}: column {names[0]!r} must hold labels, found a list or object in {table.unit} {line}"
         raise DataError("DATA_LABEL", f"{problem}; give one name or number per row")
     return names[0]
@@ -71,7 +73,7 @@ def blank(keys: Sequence[str]) -> list[int]:
     return [row for row, key in enumerate(keys) if not key]
 
 
-def repeats(keys: Sequence[str], targets: Sequence[float] | None) -> list[int]:
+def repeats(keys: Sequence[str], targets: Sequence[Any] | None) -> list[int]:
     """Rows whose texts and target, if there are targets, already stood in an earlier row; blank rows do not count."""
     seen = set()
     rows = []
@@ -82,7 +84,7 @@ def repeats(keys: Sequence[str], targets: Sequence[float] | None) -> list[int]:
     return rows
 
 
-def contradictions(keys: Sequence[str], targets: Sequence[float] | None) -> int:
+def contradictions(keys: Sequence[str], targets: Sequence[Any] | None) -> int:
     """Number of texts that have more than one target; blank rows do not count."""
     distinct = set(zip(keys, targets or (), strict=targets is not None))
     return sum(count > 1 for key, count in Counter(key for key, _ in distinct).items() if key)

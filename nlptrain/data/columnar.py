@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -51,13 +52,21 @@ def read_hub(source: Source) -> Columns:
             "check its id, configuration, split and the connection, or give files in data.train and data.validation"
         )
         raise DataError("DATA_HUB", f"{source}: cannot be loaded from the Hub ({error}); {remedy}") from error
-    names = {name: feature.names for name, feature in rows.features.items() if isinstance(feature, datasets.ClassLabel)}
     table = rows.with_format("arrow")[:]
-    for name, classes in names.items():
-        ids = table.column(name).to_pylist()
-        named = [classes[i] if i is not None and i >= 0 else i if i is None else str(i) for i in ids]
-        table = table.set_column(table.column_names.index(name), name, pa.array(named, pa.string()))
+    for name, feature in rows.features.items():
+        inner = feature.feature if isinstance(feature, datasets.List) else feature
+        if isinstance(inner, datasets.ClassLabel):
+            kind = pa.string() if inner is feature else pa.list_(pa.string())
+            named = pa.array([_named(value, inner.names) for value in table.column(name).to_pylist()], kind)
+            table = table.set_column(table.column_names.index(name), name, named)
     return _from_arrow(table, str(source))
+
+
+def _named(value: Any, classes: Sequence[str]) -> Any:
+    """Class ids, alone or in a list, as class names; -1 and null as they are."""
+    if isinstance(value, list):
+        return [_named(one, classes) for one in value]
+    return classes[value] if value is not None and value >= 0 else value if value is None else str(value)
 
 
 def _from_arrow(table: pa.Table, origin: str) -> Columns:

@@ -2,6 +2,7 @@
 
 import hashlib
 
+import pyarrow as pa
 from datasets import Dataset
 
 
@@ -13,6 +14,6 @@ def fingerprint(encoded: Dataset) -> str:
             digest.update(name.encode())
             for batch in encoded.select_columns([name]).with_format("arrow").iter(batch_size=10_000):
                 column = batch.column(name).combine_chunks()
-                values = column.flatten() if name == "input_ids" else column
+                values = column.flatten() if pa.types.is_list(column.type) else column
                 digest.update(values.to_numpy(zero_copy_only=False).tobytes())
     return digest.hexdigest()

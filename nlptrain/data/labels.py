@@ -4,8 +4,11 @@ import difflib
 import math
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import Any
 
 from nlptrain.data.read import SHOWN, Where
 from nlptrain.errors import DataError
@@ -39,7 +42,17 @@ class LabelMap:
             return cls(tuple(sorted(found, key=int)))
         return cls(tuple(sorted(found)))
 
-    def encode(self, values: Sequence[str], where: Where) -> list[int]:
+    @classmethod
+    def refuse(cls, values: Sequence[str], where: Where) -> None:
+        """Raise `DataError` where training labels cannot become the class names."""
+        refuse_ambiguous(values, where)
+
+    @classmethod
+    def single(cls, values: Sequence[str], where: Where) -> tuple[Sequence[str], Where]:
+        """The labels one by one, and where each stands; here a row is one label."""
+        return values, where
+
+    def encode(self, values: Sequence[str], where: Where) -> Sequence[Any]:
         """Class ids of the label texts: names, or, if `numbered` and none is a name, the ids written as integers.
 
         Raises:
@@ -51,6 +64,19 @@ class LabelMap:
         if problems := [*_missing(values, where), *self._unknown(values, where, ids)]:
             raise DataError("DATA_LABEL", problems)
         return [ids[value] for value in values]
+
+    def ids(self, target: Any) -> Sequence[int]:
+        """The class ids of one row of `encode`."""
+        return (target,)
+
+    def facts(self, targets: Sequence[Any]) -> dict[str, Any]:
+        """How often each class occurs, JSON-ready."""
+        counts = Counter(chain.from_iterable(map(self.ids, targets)))
+        return {"labels": {name: counts[number] for number, name in enumerate(self.names)}}
+
+    def notes(self, targets: Sequence[Any], where: Where) -> list[str]:
+        """What a reader of the labels should know; nothing here."""
+        return []
 
     def _unknown(self, values: Sequence[str], where: Where, ids: dict[str, int]) -> list[str]:
         rows = _rows_by_value(values, {value for value in set(values) - ids.keys() if value.strip()})
@@ -93,7 +119,7 @@ def refuse_ambiguous(values: Sequence[str], where: Where) -> None:
 
 def is_unlabelled(values: Sequence[str], task: TaskSpec) -> bool:
     """Whether every row has the ``-1`` of public test sets, where -1 cannot be a class or score of the task."""
-    if task.kind == "classification":
+    if task.facts.names_classes:
         return set(values) == {UNLABELLED} and UNLABELLED not in (task.labels or ())
     possible = task.label_range is None or task.label_range[0] <= -1 <= task.label_range[1]
     return not possible and set(values) <= {UNLABELLED, "-1.0"}

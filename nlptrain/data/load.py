@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import combinations
+from itertools import chain, combinations
 from typing import Any, cast
 
 import datasets
@@ -12,11 +12,11 @@ from nlptrain.config.schema import DataConfig
 from nlptrain.data import checks
 from nlptrain.data.balance import epoch_rows
 from nlptrain.data.columnar import LINE
-from nlptrain.data.labels import LabelMap, is_unlabelled, refuse_ambiguous, scores
-from nlptrain.data.parts import Part, read_part, strings
+from nlptrain.data.labels import LabelMap, is_unlabelled, scores
+from nlptrain.data.parts import Part, read_part
 from nlptrain.data.read import Table, read_table
 from nlptrain.data.sources import resolve, source_of
-from nlptrain.data.splits import stratified
+from nlptrain.data.targets import COLUMNS
 from nlptrain.errors import DataError
 from nlptrain.tasks import TaskSpec
 
@@ -26,8 +26,9 @@ class Splits:
     """What a run trains and is judged on.
 
     Attributes:
-        rows: per split the task's text columns (str), ``label`` (int64 class id, or float64 score; no such column where
-            the split is unlabelled) and ``line`` (int64, where the row stands in its source).
+        rows: per split the task's text columns (str; tokens with single spaces between them), ``label`` (int64 class
+            id, list of them, or float64 score; no such column where the split is unlabelled) and ``line`` (int64, where
+            the row stands in its source).
         labels: the classes; None for regression.
         facts: JSON-ready counts of what was found and done.
         notes: sentences that the user should read.
@@ -78,7 +79,7 @@ def load_splits(task: TaskSpec, data: DataConfig, *, seed: int) -> Splits:
     parts["train"] = _unleaked(parts, data, log)
     made = None
     if "validation" not in parts:
-        parts = _with_validation(parts, labels, data, seed, log)
+        parts = _with_validation(parts, task, labels, data, seed, log)
         found["validation"] = parts["validation"].found()
         made = {"fraction": data.validation_fraction, "seed": seed}
     _check_targets(parts, labels, log)
@@ -124,19 +125,23 @@ def load_rows(
 
 
 def _label_map(train: Part, task: TaskSpec) -> LabelMap | None:
-    if task.kind == "regression":
+    labels = COLUMNS[task.kind].labels
+    if labels is None:
         return None
     if task.labels is None:
-        refuse_ambiguous(train.values, train.where)
-    return LabelMap.fit(train.values, task)
+        labels.refuse(train.values, train.where)
+    return labels.fit(train.values, task)
 
 
 def _labelled(part: Part, split: str, task: TaskSpec, labels: LabelMap | None, log: _Log) -> Part:
     """The part with targets; a test split whose every label is -1 has none."""
-    if split.startswith("test") and is_unlabelled(part.values, task):
+    single = labels.single(part.values, part.where)[0] if labels else part.values
+    if split.startswith("test") and is_unlabelled(single, task):
         log.notes.append(f"{split}: every label is -1, so it is unlabelled and gets no scores")
         return part
     found = labels.encode(part.values, part.where) if labels else scores(part.values, task, part.where)
+    if labels:
+        log.notes.extend(f"{split}: {note}" for note in labels.notes(found, part.where))
     return replace(part, targets=found)
 
 
@@ -182,12 +187,12 @@ def _unleaked(parts: dict[str, Part], data: DataConfig, log: _Log) -> Part:
 
 
 def _with_validation(
-    parts: dict[str, Part], labels: LabelMap | None, data: DataConfig, seed: int, log: _Log
+    parts: dict[str, Part], task: TaskSpec, labels: LabelMap | None, data: DataConfig, seed: int, log: _Log
 ) -> dict[str, Part]:
     train = parts["train"]
     names = labels.names if labels else None
     fraction = data.validation_fraction
-    kept, held = stratified(
+    kept, held = COLUMNS[task.kind].hold_out(
         train.keys, train.targets or [], names=names, fraction=fraction, seed=seed, origin=train.origin
     )
     log.notes.append(f"validation: {len(held)} of {len(kept) + len(held)} training rows held out, seed {seed}")
@@ -198,7 +203,7 @@ def _with_validation(
 def _check_targets(parts: dict[str, Part], labels: LabelMap | None, log: _Log) -> None:
     """Something can be learnt from train, and every class that is judged can be learnt."""
     train = parts["train"]
-    trained = set(train.targets or [])
+    trained = _classes(train, labels)
     if len(trained) < 2:
         held = [labels.names[int(one)] if labels else one for one in trained]
         problem = f"{train.origin}: all {len(train.keys)} training rows have the same label or score {held}"
@@ -206,12 +211,19 @@ def _check_targets(parts: dict[str, Part], labels: LabelMap | None, log: _Log) -
     for split, part in parts.items():
         if labels is None or part.targets is None:
             continue
-        for unseen in sorted(set(part.targets) - trained):
-            at = part.where.at([row for row, target in enumerate(part.targets) if target == unseen])
+        found = _classes(part, labels)
+        for unseen in sorted(found - trained):
+            at = part.where.at([row for row, target in enumerate(part.targets) if unseen in labels.ids(target)])
             problem = f"{part.origin}: label {labels.names[int(unseen)]!r} in {at} of {split} is in no training row"
             raise DataError("DATA_LABEL", f"{problem}; add such rows to train or remove these")
-        if lacking := [labels.names[int(one)] for one in sorted(trained - set(part.targets))]:
+        if lacking := [labels.names[int(one)] for one in sorted(trained - found)]:
             log.notes.append(f"{split}: no row has the label {', '.join(map(repr, lacking))}")
+
+
+def _classes(part: Part, labels: LabelMap | None) -> set[Any]:
+    """The distinct classes, or scores, of the rows."""
+    targets = part.targets or []
+    return set(chain.from_iterable(map(labels.ids, targets))) if labels else set(targets)
 
 
 def _unchecked(table: Table, task: TaskSpec) -> tuple[datasets.Dataset, list[str]]:
@@ -220,7 +232,8 @@ def _unchecked(table: Table, task: TaskSpec) -> tuple[datasets.Dataset, list[str
     arrow = cast("Any", table.rows.with_format("arrow")[:])
     left_out = {*checks.RESERVED, task.label, *task.label_aliases} & set(table.rows.column_names)
     others = [name for name in table.rows.column_names if name not in {LINE, *task.text, *left_out}]
-    columns = {name: pa.array(strings(table, name), pa.string()) for name in task.text}
+    texts = COLUMNS[task.kind].texts
+    columns = {name: pa.array(texts(table, name), pa.string()) for name in task.text}
     columns |= {name: arrow.column(name) for name in others}
     notes = [f"{table.origin}: column {name!r} is not used for predictions" for name in sorted(left_out)]
     return datasets.Dataset(pa.table(columns | {"line": arrow.column(LINE)})), notes

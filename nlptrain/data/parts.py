@@ -17,8 +17,9 @@ from nlptrain.config.schema import DataConfig
 from nlptrain.data import checks, cleaning
 from nlptrain.data.columnar import LINE
 from nlptrain.data.labels import LabelMap
-from nlptrain.data.read import Table, Where, read_table
+from nlptrain.data.read import Where, read_table
 from nlptrain.data.sources import Source
+from nlptrain.data.targets import COLUMNS
 from nlptrain.tasks import TaskSpec
 
 
@@ -34,7 +35,7 @@ class Part:
         keys: what makes rows the same once their texts are cleaned, see `nlptrain.data.checks.row_key`.
         values: labels or scores as they were written.
         lines: where each row stood.
-        targets: class ids or scores; None: not known, or unlabelled.
+        targets: class ids, tuples of them, or scores; None: not known, or unlabelled.
         cleaned: the steps of `data.clean` that change a text of the row, each once for every such text.
     """
 
@@ -45,7 +46,7 @@ class Part:
     keys: Sequence[str]
     values: Sequence[str]
     lines: Sequence[int]
-    targets: Sequence[float] | None = None
+    targets: Sequence[Any] | None = None
     cleaned: Sequence[Sequence[str]] = ()
 
     @property
@@ -92,8 +93,7 @@ class Part:
         if self.targets is None:
             return facts
         if labels is not None:
-            counts = Counter(self.targets)
-            return facts | {"labels": {name: counts[number] for number, name in enumerate(labels.names)}}
+            return facts | labels.facts(self.targets)
         found = np.asarray(self.targets)
         return facts | {"score": {name: float(getattr(found, name)()) for name in ("min", "max", "mean", "std")}}
 
@@ -102,7 +102,7 @@ class Part:
         texts = zip(*self.texts, strict=True)
         columns = {name: pa.array(column, pa.string()) for name, column in zip(task.text, texts, strict=True)}
         if self.targets is not None:
-            columns["label"] = pa.array(self.targets, pa.int64() if task.kind == "classification" else pa.float64())
+            columns["label"] = pa.array(self.targets, COLUMNS[task.kind].arrow)
         return datasets.Dataset(pa.table(columns | {"line": pa.array(self.lines, pa.int64())}))
 
 
@@ -110,18 +110,17 @@ def read_part(source: Source, split: str, task: TaskSpec, data: DataConfig) -> P
     """Read one source and pick the task's columns; DataError if they are not there."""
     table = read_table(source, encoding=data.encoding, delimiter=data.delimiter)
     checks.check_texts(table, task)
-    values = strings(table, checks.label_column(table, task))
-    texts = list(zip(*(strings(table, name) for name in task.text), strict=True))
+    column = COLUMNS[task.kind]
+    values = column.values(table, checks.label_column(table, task))
+    texts = list(zip(*(column.texts(table, name) for name in task.text), strict=True))
     traced = [[cleaning.traced(text, data.clean) for text in row] for row in texts]
     keys = [checks.row_key([text for text, _ in row]) for row in traced]
     cleaned = [[step for _, changed in row for step in changed] for row in traced]
     lines = table.rows[LINE][:]
-    return Part(source, f"{table.origin} ({split})", table.unit, texts, keys, values, lines, cleaned=cleaned)
-
-
-def strings(table: Table, column: str) -> list[str]:
-    """The values of a column, "" where there is none."""
-    return [value or "" for value in table.rows[column][:]]
+    part = Part(source, f"{table.origin} ({split})", table.unit, texts, keys, values, lines, cleaned=cleaned)
+    if column.agree:
+        column.agree([text for (text,) in texts], values, part.where)
+    return part
 
 
 def _sha256(source: Source) -> str | None:

@@ -1,7 +1,8 @@
 """A validation split out of the training rows."""
 
+from collections import Counter
 from collections.abc import Sequence
-from itertools import count
+from itertools import chain, count
 from math import ceil
 from typing import Any
 
@@ -51,6 +52,37 @@ def stratified(
         raise DataError("DATA_SPLIT", _too_few(origin, len(distinct), needed, fraction, too_few, names is not None))
     strata = values if names else _deciles(values, min(held, len(distinct) - held))
     _, chosen = train_test_split(np.arange(len(distinct)), test_size=held, random_state=seed, stratify=strata)
+    inside = np.isin(group, chosen)
+    return np.flatnonzero(~inside).tolist(), np.flatnonzero(inside).tolist()
+
+
+def tagged(
+    keys: Sequence[str],
+    targets: Sequence[Sequence[int]],
+    *,
+    names: Sequence[str] | None,
+    fraction: float,
+    seed: int,
+    origin: str,
+) -> tuple[list[int], list[int]]:
+    """As `stratified`, of rows that have several classes each: drawn at random, but every class stays in training.
+
+    A row that alone holds a class is never held out, so that the held-out share may be smaller than asked for.
+    """
+    distinct, group = np.unique(np.asarray(keys, dtype=object), return_inverse=True)
+    classes: list[set[int]] = [set() for _ in distinct]
+    for key, target in zip(group.tolist(), targets, strict=True):
+        classes[key] |= set(target)
+    left, held = Counter(chain.from_iterable(classes)), ceil(len(distinct) * fraction)
+    chosen: list[int] = []
+    for key in np.random.default_rng(seed).permutation(len(distinct)).tolist():
+        if len(chosen) < held and all(left[number] > 1 for number in classes[key]):
+            chosen.append(key)
+            left.subtract(classes[key])
+    if not chosen:
+        rare = ", ".join((names or ())[number] for number, count in sorted(left.items()) if count < 2)
+        problem = f"{origin}: no row can be held out: every one holds a tag that no other has, of {rare}"
+        raise DataError("DATA_SPLIT", f"{problem}; give data.validation or more rows")
     inside = np.isin(group, chosen)
     return np.flatnonzero(~inside).tolist(), np.flatnonzero(inside).tolist()
 

@@ -1,8 +1,9 @@
-"""Which metrics exist, for which kind of task, and which direction is better; standard library only."""
+"""Which metrics exist, for which kind of task, and which direction is better; nothing heavy."""
 
 import sys
 from dataclasses import dataclass
-from typing import Literal
+
+from nlptrain.tasks import ENTITY_METRICS, Kind
 
 
 @dataclass(frozen=True)
@@ -11,14 +12,15 @@ class MetricSpec:
 
     Attributes:
         name: the key in configurations and results.
-        kind: what it compares: class ids (classification) or real scores (regression).
+        kind: what it compares: class ids (classification), real scores (regression) or rows of tags
+            (token_classification).
         greater_is_better: the direction that selects checkpoints.
         worst: finite value that stands for an undefined metric when checkpoints are selected, never in a report.
         description: one line for listings and reports.
     """
 
     name: str
-    kind: Literal["classification", "regression"]
+    kind: Kind
     greater_is_better: bool
     worst: float
     description: str
@@ -41,6 +43,10 @@ _ROWS = (
     MetricSpec("mae", "regression", False, _LARGEST, "mean absolute error, in units of the score"),
     MetricSpec("nmse", "regression", False, _LARGEST, "squared error over that of the references' mean: 1 - R2"),
     MetricSpec("r2", "regression", True, -_LARGEST, "coefficient of determination"),
+    MetricSpec("entity_f1", "token_classification", True, 0.0, "F1 of entities found exactly, over all entities"),
+    MetricSpec("entity_precision", "token_classification", True, 0.0, "share of predicted entities that are right"),
+    MetricSpec("entity_recall", "token_classification", True, 0.0, "share of the entities that are found exactly"),
+    MetricSpec("token_accuracy", "token_classification", True, 0.0, "share of tokens whose tag is right"),
 )
 
 METRICS: dict[str, MetricSpec] = {row.name: row for row in _ROWS}
@@ -64,6 +70,7 @@ REPORTED: dict[str, tuple[str, ...]] = {
         *PROBABILITY_METRICS,
     ),
     "regression": ("pearson", "spearman", "mse", "rmse", "mae", "nmse", "r2"),
+    "token_classification": ENTITY_METRICS,
 }
 
 

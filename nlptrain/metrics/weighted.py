@@ -5,11 +5,13 @@ are made of sums over rows, which are one matrix product. Nothing is averaged ov
 """
 
 from collections.abc import Callable
+from operator import eq
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nlptrain.metrics.entities import matched
 from nlptrain.metrics.probabilities import BINS, bins, rankings, row_nll
 
 Array = NDArray[Any]
@@ -86,10 +88,36 @@ def regression(outputs: Array, labels: Array, *, ranked: bool = True) -> Statist
     return statistics
 
 
+def token_classification(outputs: Array, labels: Array, *, ranked: bool = True) -> Statistics:
+    """Metrics of entities and tokens; a resample is one of rows, so that what is in one row stays together.
+
+    Args:
+        outputs: (n,) lists of predicted tags.
+        labels: (n,) lists of tags.
+        ranked: makes no difference.
+    """
+    counts = [[len(side) for side in row] for row in matched(outputs, labels)]
+    tokens = [[sum(map(eq, *row)), len(row[0])] for row in zip(outputs, labels, strict=True)]
+    sums = np.hstack([counts, tokens])
+
+    def statistics(weights: Array) -> dict[str, Array]:
+        right, predicted, wanted, right_tokens, all_tokens = (weights @ sums).T
+        exists = predicted + wanted > 0
+        return {
+            "entity_f1": np.where(exists, _ratio(2 * right, predicted + wanted), np.nan),
+            "entity_precision": np.where(exists, _ratio(right, predicted), np.nan),
+            "entity_recall": np.where(exists, _ratio(right, wanted), np.nan),
+            "token_accuracy": np.where(all_tokens > 0, _ratio(right_tokens, all_tokens), np.nan),
+        }
+
+    return statistics
+
+
 RANKED = ("auroc", "spearman")
 KINDS: dict[str, Callable[..., Statistics]] = {
     "classification": classification,
     "regression": regression,
+    "token_classification": token_classification,
 }
 
 

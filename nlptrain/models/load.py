@@ -5,16 +5,21 @@ from pathlib import Path
 
 import torch
 from transformers.modeling_utils import PreTrainedModel
-from transformers.models.auto.modeling_auto import AutoModelForSequenceClassification
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from nlptrain.errors import ModelError
 from nlptrain.models.checkpoint import LOAD_ERRORS, load_tokenizer, quiet, read_config
-from nlptrain.models.modeling import NlpTrainForSequenceClassification, refuse_incomplete
+from nlptrain.models.classes import CLASSES
+from nlptrain.models.modeling import NlpTrainModel, refuse_incomplete
+from nlptrain.tasks import KINDS, Kind
 
 
-def load(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load(folder: Path, kind: Kind = "classification") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model in evaluation mode, float32, and its tokeniser.
+
+    Args:
+        folder: of a trained model.
+        kind: of the task it was trained for.
 
     Raises:
         ModelError: the folder is missing, incomplete or brings code; a weight is missing, unexpected or of another
@@ -23,7 +28,7 @@ def load(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     with quiet():
         config = read_config(folder)
         try:
-            model, info = AutoModelForSequenceClassification.from_pretrained(
+            model, info = CLASSES[kind].auto.from_pretrained(
                 folder,
                 config=config,
                 dtype=torch.float32,
@@ -36,8 +41,9 @@ def load(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         except LOAD_ERRORS as error:
             raise ModelError("MODEL_WEIGHTS", f"{folder}: the weights cannot be read: {error}") from error
         refuse_incomplete(folder, info)
-        tokenizer = load_tokenizer(folder, model.get_input_embeddings().num_embeddings)
-    if not isinstance(model, NlpTrainForSequenceClassification):
+        embeddings = model.get_input_embeddings().num_embeddings
+        tokenizer = load_tokenizer(folder, embeddings, by_word=KINDS[kind].by_token)
+    if not isinstance(model, NlpTrainModel):
         model.accepts_loss_kwargs = False
     return model, tokenizer
 

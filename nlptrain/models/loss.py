@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-IGNORED = -100
+from nlptrain.tasks import IGNORED
 
 
 def counted(labels: Tensor) -> Tensor:

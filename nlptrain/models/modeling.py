@@ -1,15 +1,20 @@
-"""Our model: any text encoder, a pooling and a head. Importing this module registers it with the Auto classes."""
+"""Our models: any text encoder and a head. Importing this module registers them with the Auto classes."""
 
 import inspect
 import os
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
 from transformers.configuration_utils import PreTrainedConfig
-from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassifierOutput
 from transformers.modeling_utils import PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_MAPPING, AutoModel, AutoModelForSequenceClassification
+from transformers.models.auto.modeling_auto import (
+    MODEL_MAPPING,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
 
 from nlptrain.errors import ModelError
 from nlptrain.models.configuration import NlpTrainConfig
@@ -46,11 +51,8 @@ def refuse_incomplete(source: str | os.PathLike[str], info: dict[str, Any]) -> N
         )
 
 
-class NlpTrainForSequenceClassification(PreTrainedModel):
-    """Encoder, pooling and head for one text or a pair of texts.
-
-    Takes the joint encoding ``[CLS] a [SEP] b [SEP]`` of a pair whatever the architecture.
-    """
+class NlpTrainModel(PreTrainedModel):
+    """An encoder and a head; a subclass says what of the encoder's states the head gets."""
 
     config_class = NlpTrainConfig
     config: NlpTrainConfig
@@ -61,9 +63,14 @@ class NlpTrainForSequenceClassification(PreTrainedModel):
     # Our loss is a plain mean. Without this, the Trainer neither divides it by the accumulation steps
     # nor leaves it alone between processes.
     accepts_loss_kwargs = False
+    # How many states of a sequence the head gets: the head's weights alone would fit either class.
+    pools: ClassVar[bool]
 
     def __init__(self, config: NlpTrainConfig) -> None:
         super().__init__(config)
+        if (config.pooling != "none") != self.pools:
+            found = f"{type(self).__name__} cannot be a model of pooling {config.pooling}"
+            raise ModelError("MODEL_CLASS", f"{found}; load it with the Auto class of its kind of task")
         encoder_config = cast(PreTrainedConfig, config.encoder)  # a dict has become one in the configuration's init
         self.encoder = AutoModel.from_config(encoder_config, **encoder_arguments(encoder_config))
         size = self.encoder.config.hidden_size
@@ -97,6 +104,27 @@ class NlpTrainForSequenceClassification(PreTrainedModel):
         loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
         refuse_incomplete(pretrained_model_name_or_path, loaded[1])
         return loaded if wants_info else loaded[0]
+
+    def _states(self, ids: Tensor, mask: Tensor, types: Tensor | None) -> Tensor:
+        """Token states (B, T, H) in float32."""
+        takes_types = "token_type_ids" in inspect.signature(self.encoder.forward).parameters
+        extra = {"token_type_ids": types} if takes_types and types is not None else {}
+        states: Tensor = self.encoder(input_ids=ids, attention_mask=mask, **extra).last_hidden_state
+        return states.float()
+
+    def _with_dropped_tokens(self, input_ids: Tensor) -> Tensor:
+        frame = {self.config.cls_token_id, self.config.separator_token_id, self.config.pad_token_id} - {None}
+        mask = self.config.mask_token_id or 0
+        return drop_tokens(input_ids, self.config.token_dropout, mask=mask, keep=cast("set[int]", frame))
+
+
+class NlpTrainForSequenceClassification(NlpTrainModel):
+    """Encoder, pooling and head for one text or a pair of texts.
+
+    Takes the joint encoding ``[CLS] a [SEP] b [SEP]`` of a pair whatever the architecture.
+    """
+
+    pools = True
 
     def forward(
         self,
@@ -147,20 +175,48 @@ class NlpTrainForSequenceClassification(PreTrainedModel):
         return self._pooled(ids, mask, None).chunk(2)
 
     def _pooled(self, ids: Tensor, mask: Tensor, types: Tensor | None) -> Tensor:
-        takes_types = "token_type_ids" in inspect.signature(self.encoder.forward).parameters
-        extra = {"token_type_ids": types} if takes_types and types is not None else {}
-        states = self.encoder(input_ids=ids, attention_mask=mask, **extra).last_hidden_state
-        pooled = POOLINGS[self.config.pooling](states.float(), mask)
+        pooled = POOLINGS[self.config.pooling](self._states(ids, mask, types), mask)
         return pooled if self.config.normalize == "none" else self.normalizer(pooled)
-
-    def _with_dropped_tokens(self, input_ids: Tensor) -> Tensor:
-        frame = {self.config.cls_token_id, self.config.separator_token_id, self.config.pad_token_id} - {None}
-        mask = self.config.mask_token_id or 0
-        return drop_tokens(input_ids, self.config.token_dropout, mask=mask, keep=cast("set[int]", frame))
 
     def _special_tokens(self) -> SpecialTokens:
         ids = (self.config.cls_token_id, self.config.separator_token_id, self.config.pad_token_id)
         return SpecialTokens(*(token for token in ids if token is not None))
 
 
+class NlpTrainForTokenClassification(NlpTrainModel):
+    """Encoder and head; the head gets the states of real tokens one by one, as it gets embeddings of rows elsewhere."""
+
+    pools = False
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_type_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> TokenClassifierOutput:
+        """Score the tokens of a batch.
+
+        Args:
+            input_ids: (B, T) tokens of a text.
+            attention_mask: (B, T), 1 at real tokens.
+            token_type_ids: (B, T), where the tokeniser has types.
+            labels: (B, T) class ids, -100 at tokens that do not count.
+
+        Returns:
+            logits (B, T, C), 0 at padding; with labels also the mean of the `usual` loss over the tokens that count.
+        """
+        if self.training:
+            input_ids = self._with_dropped_tokens(input_ids)
+        states, real = self._states(input_ids, attention_mask, token_type_ids), attention_mask.bool()
+        with torch.autocast(input_ids.device.type, enabled=False):
+            found = self.head(states[real])
+        logits = found.new_zeros(*real.shape, found.shape[-1]).masked_scatter(real.unsqueeze(-1), found)
+        loss = None
+        if labels is not None:
+            loss = usual(None)({"logits": logits}, labels)
+        return TokenClassifierOutput(loss=loss, logits=logits)
+
+
 AutoModelForSequenceClassification.register(NlpTrainConfig, NlpTrainForSequenceClassification, exist_ok=True)
+AutoModelForTokenClassification.register(NlpTrainConfig, NlpTrainForTokenClassification, exist_ok=True)

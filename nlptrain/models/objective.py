@@ -1,6 +1,7 @@
 """From the `loss` section to what training lowers, and the part a cosine head has in it."""
 
 from collections import Counter
+from itertools import chain
 from typing import Any, cast
 
 import numpy as np
@@ -87,7 +88,7 @@ def _slope(target: TargetScale, lowest: int) -> float:
 
 
 def _counts(config: Config, train: Dataset, labels: LabelMap) -> dict[str, int]:
-    found = Counter(train["label"][:])
+    found = Counter(chain.from_iterable(map(labels.ids, train["label"][:])))
     largest = max(found.values())
     drawn = {number: largest if config.data.balance == "oversample" else count for number, count in found.items()}
     return {name: drawn.get(number, 0) for number, name in enumerate(labels.names)}

@@ -64,7 +64,7 @@ class TargetScale:
         return cls(mean=mean, scale=scale, low=low, high=high)
 
     @classmethod
-    def of(cls, task: TaskSpec, targets: Sequence[float], unit: Unit) -> "TargetScale | None":
+    def of(cls, task: TaskSpec, targets: Sequence[Any], unit: Unit) -> "TargetScale | None":
         """`fit` for a regression; None for another task."""
         return cls.fit(targets, task.label_range, unit) if task.kind == "regression" else None
 

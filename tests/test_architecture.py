@@ -13,7 +13,7 @@ LAYERS = [
     | {"checkpoints", "run_status", "interruption", "predictions", "scoring", "score_lines", "comparison"},
     {"config"},
     {"data"},
-    {"models", "optim", "outputs"},
+    {"models", "optim", "outputs", "refine"},
     {"callbacks", "processes", "training_arguments"},
     {"trainer"},
     {"inference"},

@@ -41,7 +41,7 @@ def _packaged(module: str, name: str, **fixed: Any) -> Callable[..., Optimizer]:
 # fused: the fastest kernel on a CPU and on a GPU, and what the Trainer takes by default
 _ADAM = {"betas": (0.9, 0.999), "eps": 1e-8, "amsgrad": False, "fused": True}
 _SEARCH = {
-    "c": 0.1,
+    "c": 0.5,
     "initial_step": 1e-3,
     "growth": 1.1,
     "cut": 0.5,

@@ -1,0 +1,141 @@
+"""`speed_up`: the forward pass of a `BertModel` with the parts of this package, on the module's own parameters.
+
+What differs from the library's pass, and why the result does not:
+
+* under autocast every activation is in the reduced precision, weights are cast once, sums are kept in float32;
+* query, key and value are one product;
+* where only the first token's state is used, the last layer computes keys and values of all tokens and the rest of that
+  one: nothing else of it is ever read;
+* dropout and attention as in their modules.
+"""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import BertForSequenceClassification, BertModel, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions
+
+from nlptrain.fast.attention import attention
+from nlptrain.fast.dropout import dropout, dropout_add
+from nlptrain.fast.words import WordLookup
+
+_PADDING = torch.finfo(torch.float32).min / 2
+
+
+def speed_up(model: PreTrainedModel, *, first_only: bool | None = None, own_gradient: bool = True) -> bool:
+    """Give `model`'s encoder the faster pass; False, and nothing happens, where there is none for it.
+
+    That is: any encoder but `BertModel`, one on another device than the CPU, or one whose parts have hooks. Arguments of
+    a call that the faster pass does not know go to the library's.
+
+    Args:
+        model: a model with a BERT encoder, or one itself.
+        first_only: whether the caller reads the first token's state alone; None: where the model's class says so.
+        own_gradient: whether the word embeddings' gradient may be `WordLookup`'s; not with distributed training.
+    """
+    encoder = model.base_model
+    if type(encoder) is not BertModel or encoder.config.is_decoder or encoder.device.type != "cpu" or _hooked(encoder):
+        return False
+    if first_only is None:
+        first_only = type(model) is BertForSequenceClassification
+    words = encoder.embeddings.word_embeddings
+    lookup = WordLookup(words) if own_gradient else words
+    encoder.forward = partial(_forward, encoder, encoder.forward, lookup, first_only)
+    return True
+
+
+def _hooked(encoder: nn.Module) -> bool:
+    return any(part._forward_hooks or part._forward_pre_hooks for part in encoder.modules())
+
+
+def _forward(
+    encoder: BertModel,
+    stock: Any,
+    lookup: Any,
+    first_only: bool,
+    input_ids: Tensor | None = None,
+    attention_mask: Tensor | None = None,
+    token_type_ids: Tensor | None = None,
+    **others: Any,
+) -> Any:
+    known = all(value is None or name == "return_dict" for name, value in others.items())
+    if input_ids is None or not known or encoder.is_gradient_checkpointing:
+        return stock(input_ids, attention_mask, token_type_ids, **others)
+    reduced = torch.is_autocast_enabled("cpu")
+    dtype = torch.get_autocast_dtype("cpu") if reduced else encoder.dtype
+    with torch.autocast("cpu", enabled=False):
+        states = _embed(encoder, lookup, input_ids, token_type_ids).to(dtype)
+        states = _layers(encoder, states, _bias(attention_mask), first_only=first_only).to(encoder.dtype)
+    pooled = encoder.pooler(states) if encoder.pooler is not None else None
+    return BaseModelOutputWithPoolingAndCrossAttentions(last_hidden_state=states, pooler_output=pooled)
+
+
+def _bias(mask: Tensor | None) -> Tensor | None:
+    """(B, T) float32 to add to attention scores; None where no token is padding."""
+    if mask is None or bool(mask.all()):
+        return None
+    return (1.0 - mask.float()).mul_(_PADDING)
+
+
+def _embed(encoder: BertModel, lookup: Any, ids: Tensor, types: Tensor | None) -> Tensor:
+    tables, (_, length) = encoder.embeddings, ids.shape
+    kinds = tables.token_type_embeddings
+    of_type = kinds.weight[0] if types is None else kinds(types)
+    states = lookup(ids) + (tables.position_embeddings.weight[:length] + of_type)
+    return tables.LayerNorm(states)
+
+
+def _layers(encoder: BertModel, states: Tensor, bias: Tensor | None, *, first_only: bool) -> Tensor:
+    """(B, T, H) states after the last layer, or (B, 1, H) of the first tokens."""
+    config = encoder.config
+    drop = config.hidden_dropout_prob if encoder.training else 0.0
+    drop_shares = config.attention_probs_dropout_prob if encoder.training else 0.0
+    states = dropout(states, drop)
+    layers = list(encoder.encoder.layer)
+    for number, layer in enumerate(layers, 1):
+        only = first_only and number == len(layers)
+        mixed = _attend(layer.attention.self, states, bias, drop_shares, first_only=only)
+        states = states[:, :1] if only else states
+        states = _add_norm(layer.attention.output, mixed, states, drop)
+        inner = layer.intermediate.intermediate_act_fn(_linear(layer.intermediate.dense, states))
+        states = _add_norm(layer.output, inner, states, drop)
+    return states
+
+
+def _attend(heads: Any, states: Tensor, bias: Tensor | None, drop: float, *, first_only: bool) -> Tensor:
+    count, size = heads.num_attention_heads, heads.attention_head_size
+    key_value = [heads.key, heads.value]
+    if first_only:
+        query = _split(_linear(heads.query, states[:, :1]), 1, count, size)[0]
+        key, value = _split(_joint(key_value, states), 2, count, size)
+    else:
+        query, key, value = _split(_joint([heads.query, *key_value], states), 3, count, size)
+    found = attention(query, key, value, bias, drop)
+    rows, _, width = states.shape
+    return found.view(rows, count, -1, size).transpose(1, 2).reshape(rows, -1, width)
+
+
+def _split(states: Tensor, parts: int, heads: int, size: int) -> Tensor:
+    """(parts, B * heads, T, size) of (B, T, parts * heads * size)."""
+    rows, length, _ = states.shape
+    parted = states.view(rows, length, parts, heads, size).permute(2, 0, 3, 1, 4)
+    return parted.reshape(parts, rows * heads, length, size)
+
+
+def _joint(modules: list[nn.Linear], states: Tensor) -> Tensor:
+    weight = torch.cat([module.weight.to(states.dtype) for module in modules])
+    bias = torch.cat([module.bias.to(states.dtype) for module in modules])
+    return functional.linear(states, weight, bias)
+
+
+def _linear(module: nn.Linear, states: Tensor) -> Tensor:
+    return functional.linear(states, module.weight.to(states.dtype), module.bias.to(states.dtype))
+
+
+def _add_norm(part: Any, states: Tensor, residual: Tensor, drop: float) -> Tensor:
+    norm = part.LayerNorm
+    joined = dropout_add(_linear(part.dense, states), residual, drop)
+    return functional.layer_norm(joined, norm.normalized_shape, norm.weight, norm.bias, norm.eps)

@@ -39,6 +39,7 @@ from nlptrain.callbacks.non_finite_guard import NonFiniteGuard
 from nlptrain.config.parts import OptimConfig
 from nlptrain.data.batches import RankBatches, Strategy
 from nlptrain.data.fingerprint import fingerprint
+from nlptrain.fast import keep_memory, speed_up
 from nlptrain.metrics.registry import METRICS
 from nlptrain.metrics.scores import selection_value
 from nlptrain.models.loss import Loss, counted, usual
@@ -84,6 +85,9 @@ class FineTuner(Trainer):
         self.oversample = oversample
         self.optim = optim
         self.keep_checkpoints = keep_checkpoints
+        if args.use_cpu:
+            keep_memory()
+            speed_up(model, own_gradient=args.world_size == 1)
         search = [ArmijoLineSearch(self)] if optim and optim.searches else []
         super().__init__(
             model=model,

@@ -13,7 +13,7 @@ LAYERS = [
     | {"checkpoints", "run_status", "interruption", "predictions", "scoring", "score_lines", "comparison"},
     {"config"},
     {"data"},
-    {"models", "optim", "outputs", "refine"},
+    {"models", "optim", "outputs", "refine", "fast"},
     {"callbacks", "processes", "training_arguments"},
     {"trainer"},
     {"inference"},

@@ -1,7 +1,7 @@
-"""Attention of short sequences: the softmax in float32, its gradient in one formula, masks from `nlptrain.fast.dropout`.
+"""Attention of short sequences: the softmax in float32, its gradient in one formula, the masks of `Mask`.
 
-Vaswani et al. 2017 (arXiv 1706.03762), equation 1. The library's bfloat16 softmax is several times slower than a float32
-one on rows shorter than a vector register, and its dropout draws a number for every pair of tokens.
+Vaswani et al. 2017 (arXiv 1706.03762), equation 1. The library's bfloat16 softmax is several times slower than a
+float32 one on rows shorter than a vector register, and its dropout draws a number for every pair of tokens.
 """
 
 from typing import Any
@@ -51,5 +51,5 @@ def attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, p:
     Returns:
         (B * heads, M, d) in the dtype of `query`.
     """
-    found: Tensor = _Attention.apply(query, key, value, bias, p)
+    found: Tensor = _Attention.apply(query, key, value, bias, p)  # type: ignore[no-untyped-call]
     return found

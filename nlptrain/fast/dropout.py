@@ -66,9 +66,9 @@ class _Dropout(torch.autograd.Function):
 
 def dropout(x: Tensor, p: float) -> Tensor:
     """Dropout of `x`; nothing for p = 0."""
-    return _Dropout.apply(x, p) if p else x
+    return _Dropout.apply(x, p) if p else x  # type: ignore[no-untyped-call]
 
 
 def dropout_add(x: Tensor, residual: Tensor, p: float) -> Tensor:
     """``residual + dropout(x)`` in one pass."""
-    return _DropoutAdd.apply(x, residual, p) if p else residual + x
+    return _DropoutAdd.apply(x, residual, p) if p else residual + x  # type: ignore[no-untyped-call]

@@ -13,42 +13,49 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from transformers import BertForSequenceClassification, BertModel, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions
 
 from nlptrain.fast.attention import attention
 from nlptrain.fast.dropout import dropout, dropout_add
+from nlptrain.fast.linear import linear
 from nlptrain.fast.words import WordLookup
 
 _PADDING = torch.finfo(torch.float32).min / 2
 
 
-def speed_up(model: PreTrainedModel, *, first_only: bool | None = None, own_gradient: bool = True) -> bool:
+def speed_up(model: PreTrainedModel, *, own_gradient: bool = True) -> bool:
     """Give `model`'s encoder the faster pass; False, and nothing happens, where there is none for it.
 
-    That is: any encoder but `BertModel`, one on another device than the CPU, or one whose parts have hooks. Arguments of
-    a call that the faster pass does not know go to the library's.
+    That is: any encoder but `BertModel`, and one on another device than the CPU. A call with arguments that the faster
+    pass does not know, or while a part of the encoder has hooks, goes to the library's.
 
     Args:
-        model: a model with a BERT encoder, or one itself.
-        first_only: whether the caller reads the first token's state alone; None: where the model's class says so.
+        model: a model with a BERT encoder, or one itself. Only the first token's state is computed to the end where the
+            model reads no other: `BertForSequenceClassification`, and what says so by ``reads_first_only``.
         own_gradient: whether the word embeddings' gradient may be `WordLookup`'s; not with distributed training.
     """
     encoder = model.base_model
-    if type(encoder) is not BertModel or encoder.config.is_decoder or encoder.device.type != "cpu" or _hooked(encoder):
+    if type(encoder) is not BertModel or encoder.config.is_decoder or encoder.device.type != "cpu":
         return False
-    if first_only is None:
-        first_only = type(model) is BertForSequenceClassification
+    if "forward" in vars(encoder):
+        return True  # it has been done
+    first_only = getattr(model, "reads_first_only", type(model) is BertForSequenceClassification)
     words = encoder.embeddings.word_embeddings
     lookup = WordLookup(words) if own_gradient else words
     encoder.forward = partial(_forward, encoder, encoder.forward, lookup, first_only)
     return True
 
 
-def _hooked(encoder: nn.Module) -> bool:
-    return any(part._forward_hooks or part._forward_pre_hooks for part in encoder.modules())
+def _hooked(encoder: BertModel) -> bool:
+    inner = (part for child in (encoder.embeddings, encoder.encoder) for part in child.modules())
+    return any(part._forward_hooks or part._forward_pre_hooks for part in inner)
+
+
+def _checkpointed(encoder: BertModel) -> bool:
+    return any(getattr(layer, "gradient_checkpointing", False) for layer in encoder.encoder.layer)
 
 
 def _forward(
@@ -62,7 +69,7 @@ def _forward(
     **others: Any,
 ) -> Any:
     known = all(value is None or name == "return_dict" for name, value in others.items())
-    if input_ids is None or not known or encoder.is_gradient_checkpointing:
+    if input_ids is None or not known or _checkpointed(encoder) or _hooked(encoder):
         return stock(input_ids, attention_mask, token_type_ids, **others)
     reduced = torch.is_autocast_enabled("cpu")
     dtype = torch.get_autocast_dtype("cpu") if reduced else encoder.dtype
@@ -85,7 +92,8 @@ def _embed(encoder: BertModel, lookup: Any, ids: Tensor, types: Tensor | None) -
     kinds = tables.token_type_embeddings
     of_type = kinds.weight[0] if types is None else kinds(types)
     states = lookup(ids) + (tables.position_embeddings.weight[:length] + of_type)
-    return tables.LayerNorm(states)
+    found: Tensor = tables.LayerNorm(states)
+    return found
 
 
 def _layers(encoder: BertModel, states: Tensor, bias: Tensor | None, *, first_only: bool) -> Tensor:
@@ -94,25 +102,24 @@ def _layers(encoder: BertModel, states: Tensor, bias: Tensor | None, *, first_on
     drop = config.hidden_dropout_prob if encoder.training else 0.0
     drop_shares = config.attention_probs_dropout_prob if encoder.training else 0.0
     states = dropout(states, drop)
-    layers = list(encoder.encoder.layer)
+    layers: list[Any] = list(encoder.encoder.layer)
     for number, layer in enumerate(layers, 1):
         only = first_only and number == len(layers)
         mixed = _attend(layer.attention.self, states, bias, drop_shares, first_only=only)
         states = states[:, :1] if only else states
         states = _add_norm(layer.attention.output, mixed, states, drop)
-        inner = layer.intermediate.intermediate_act_fn(_linear(layer.intermediate.dense, states))
+        inner = layer.intermediate.intermediate_act_fn(linear(states, layer.intermediate.dense))
         states = _add_norm(layer.output, inner, states, drop)
     return states
 
 
 def _attend(heads: Any, states: Tensor, bias: Tensor | None, drop: float, *, first_only: bool) -> Tensor:
     count, size = heads.num_attention_heads, heads.attention_head_size
-    key_value = [heads.key, heads.value]
     if first_only:
-        query = _split(_linear(heads.query, states[:, :1]), 1, count, size)[0]
-        key, value = _split(_joint(key_value, states), 2, count, size)
+        query = _split(linear(states[:, :1], heads.query), 1, count, size)[0]
+        key, value = _split(linear(states, heads.key, heads.value), 2, count, size)
     else:
-        query, key, value = _split(_joint([heads.query, *key_value], states), 3, count, size)
+        query, key, value = _split(linear(states, heads.query, heads.key, heads.value), 3, count, size)
     found = attention(query, key, value, bias, drop)
     rows, _, width = states.shape
     return found.view(rows, count, -1, size).transpose(1, 2).reshape(rows, -1, width)
@@ -125,17 +132,7 @@ def _split(states: Tensor, parts: int, heads: int, size: int) -> Tensor:
     return parted.reshape(parts, rows * heads, length, size)
 
 
-def _joint(modules: list[nn.Linear], states: Tensor) -> Tensor:
-    weight = torch.cat([module.weight.to(states.dtype) for module in modules])
-    bias = torch.cat([module.bias.to(states.dtype) for module in modules])
-    return functional.linear(states, weight, bias)
-
-
-def _linear(module: nn.Linear, states: Tensor) -> Tensor:
-    return functional.linear(states, module.weight.to(states.dtype), module.bias.to(states.dtype))
-
-
 def _add_norm(part: Any, states: Tensor, residual: Tensor, drop: float) -> Tensor:
     norm = part.LayerNorm
-    joined = dropout_add(_linear(part.dense, states), residual, drop)
+    joined = dropout_add(linear(states, part.dense), residual, drop)
     return functional.layer_norm(joined, norm.normalized_shape, norm.weight, norm.bias, norm.eps)

@@ -26,7 +26,7 @@ class WordLookup:
 
     def __call__(self, ids: Tensor) -> Tensor:
         """Rows (..., H) of `ids` (...)."""
-        found: Tensor = _Lookup.apply(self.embedding.weight, ids, self)
+        found: Tensor = _Lookup.apply(self.embedding.weight, ids, self)  # type: ignore[no-untyped-call]
         return found
 
     def accumulate(self, ids: Tensor, gradient: Tensor) -> None:

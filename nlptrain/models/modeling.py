@@ -105,6 +105,11 @@ class NlpTrainModel(PreTrainedModel):
         refuse_incomplete(pretrained_model_name_or_path, loaded[1])
         return loaded if wants_info else loaded[0]
 
+    @property
+    def reads_first_only(self) -> bool:
+        """Whether of a sequence's states only the first token's is read."""
+        return bool(self.config.pooling == "cls")
+
     def _states(self, ids: Tensor, mask: Tensor, types: Tensor | None) -> Tensor:
         """Token states (B, T, H) in float32."""
         takes_types = "token_type_ids" in inspect.signature(self.encoder.forward).parameters

@@ -27,7 +27,8 @@ def add_l2_(parameters: Iterable[Tensor], strength: float) -> None:
     """``gradient <- gradient + strength * p`` for every parameter that has a gradient: the classic, coupled L2."""
     for parameter in parameters:
         if parameter.grad is not None:
-            parameter.grad.add_(parameter, alpha=strength)
+            # not in place: a gradient may be a table whose untouched rows have to stay zero
+            parameter.grad = parameter.grad.add(parameter, alpha=strength)
 
 
 class DecoupledDecay(Optimizer):

@@ -1,0 +1,152 @@
+"""The faster pass is the library's: states, gradients, distribution of dropout."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AutoModel, AutoModelForSequenceClassification
+
+from nlptrain.fast import speed_up
+from nlptrain.fast.attention import attention
+from nlptrain.fast.dropout import Mask, dropout, dropout_add
+from nlptrain.fast.words import WordLookup
+from tests.tiny import tiny_model_dir
+
+IDS = torch.tensor([[2, 9, 11, 40, 3], [2, 15, 3, 0, 0], [2, 9, 9, 3, 0]])
+MASK = (IDS != 0).long()
+TYPES = torch.tensor([[0, 0, 0, 1, 1], [0] * 5, [0] * 5])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tiny_model_dir(tmp_path / "model")
+
+
+def classifiers(folder: Path) -> tuple[Any, Any]:
+    stock = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=3, attn_implementation="eager")
+    fast = copy.deepcopy(stock)
+    assert speed_up(fast)
+    return stock.eval(), fast.eval()
+
+
+def gradients(model: nn.Module) -> dict[str, Tensor]:
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("types", [None, TYPES])
+def test_classifier_of_the_first_token_equals_the_stock_one(folder: Path, types: Tensor | None) -> None:
+    stock, fast = classifiers(folder)
+    for model in (stock, fast):
+        for _ in range(2):  # gradients add up, and the padding row has none
+            logits = model(input_ids=IDS, attention_mask=MASK, token_type_ids=types).logits
+            functional.cross_entropy(logits, torch.tensor([0, 2, 1])).backward()
+    torch.testing.assert_close(gradients(fast), gradients(stock), atol=1e-6, rtol=1e-4)
+
+
+def test_all_states_equal_the_stock_ones(folder: Path) -> None:
+    stock = AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
+    fast = copy.deepcopy(stock)
+    speed_up(fast)
+    for model in (stock, fast):
+        (model(input_ids=IDS, attention_mask=MASK).last_hidden_state[MASK.bool()] ** 3).sum().backward()
+    expected = stock(input_ids=IDS, attention_mask=MASK).last_hidden_state
+    found = fast(input_ids=IDS, attention_mask=MASK).last_hidden_state
+    torch.testing.assert_close(found[MASK.bool()], expected[MASK.bool()], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(gradients(fast), gradients(stock), atol=1e-4, rtol=1e-4)
+
+
+def test_reduced_precision_rounds_like_autocast(folder: Path) -> None:
+    stock, fast = classifiers(folder)
+    with torch.no_grad():
+        exact = stock(input_ids=IDS, attention_mask=MASK).logits
+        with torch.autocast("cpu", torch.bfloat16):
+            found = fast(input_ids=IDS, attention_mask=MASK).logits
+    assert not torch.equal(found, exact)
+    torch.testing.assert_close(found.float(), exact, atol=0.01, rtol=0)
+
+
+def test_gradient_of_words_is_the_stock_one_step_after_step() -> None:
+    torch.manual_seed(0)
+    stock = nn.Embedding(20, 4, padding_idx=0)
+    fast = copy.deepcopy(stock)
+    lookup = WordLookup(fast)
+    for ids in (torch.tensor([[1, 2, 2, 0]]), torch.tensor([[5, 2, 0, 0]]), torch.tensor([[7]])):
+        stock.weight.grad = fast.weight.grad = None
+        for found in (stock(ids), lookup(ids)):
+            found.square().sum().backward()
+        assert torch.equal(fast.weight.grad, stock.weight.grad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("query_rows", [1, 6])
+def test_attention_equals_the_library_s(query_rows: int) -> None:
+    torch.manual_seed(0)
+    inputs = [torch.randn(6, rows, 8, requires_grad=True) for rows in (query_rows, 6, 6)]
+    hidden = torch.tensor([[0.0] * 6, [0.0] * 4 + [-1e30] * 2])
+    shaped = [x.view(2, 3, -1, 8) for x in inputs]
+    expected = functional.scaled_dot_product_attention(*shaped, attn_mask=hidden[:, None, None])
+    found = attention(*inputs, hidden, 0.0)
+    torch.testing.assert_close(found, expected.reshape(found.shape), atol=1e-5, rtol=1e-5)
+    weight = torch.randn_like(found)
+    ours = torch.autograd.grad((found * weight).sum(), inputs)
+    theirs = torch.autograd.grad((expected.reshape(found.shape) * weight).sum(), inputs)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+def test_attention_with_dropout_has_the_gradient_of_its_own_masks() -> None:
+    torch.manual_seed(0)
+    inputs = [torch.randn(2, 3, 4, requires_grad=True) for _ in range(3)]
+
+    def repeated(*given: Tensor) -> Tensor:
+        torch.manual_seed(5)
+        return attention(*given, None, 0.3)
+
+    torch.manual_seed(5)
+    shares = torch.softmax(inputs[0] @ inputs[1].transpose(1, 2) / 2, -1)
+    expected = (shares * Mask(shares, 0.3)(torch.ones_like(shares))) @ inputs[2]
+    torch.testing.assert_close(repeated(*inputs), expected)
+    ours = torch.autograd.grad(repeated(*inputs).pow(2).sum(), inputs)
+    torch.testing.assert_close(ours, torch.autograd.grad(expected.pow(2).sum(), inputs), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_keeps_the_share_it_says_and_the_mean(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x = torch.ones(1_000_003, dtype=dtype)
+    found = dropout(x, 0.1)
+    kept = (found != 0).double().mean().item()
+    assert kept == pytest.approx(0.9, abs=5 * (0.09 / len(x)) ** 0.5)  # five standard errors
+    assert set(found.unique().tolist()) == {0.0, torch.tensor(32768 / round(0.9 * 32768)).to(dtype).item()}
+    # neighbours are independent
+    alive = (found != 0).double() - kept
+    assert (alive[1:] * alive[:-1]).mean().abs() < 5 * 0.09 / len(x) ** 0.5
+
+
+def test_dropout_is_a_function_of_the_global_seed_and_its_gradient_of_the_mask() -> None:
+    x, residual = torch.randn(50, 3, requires_grad=True), torch.randn(50, 3, requires_grad=True)
+    torch.manual_seed(3)
+    first = dropout_add(x, residual, 0.5)
+    torch.manual_seed(3)
+    assert torch.equal(dropout_add(x, residual, 0.5), first)
+    assert not torch.equal(dropout_add(x, residual, 0.5), first)
+    of_x, of_residual = torch.autograd.grad(first.sum(), (x, residual))
+    torch.testing.assert_close(x * of_x + residual, first)
+    assert torch.equal(of_residual, torch.ones_like(residual))
+
+
+def test_hooks_inside_the_encoder_are_heard(folder: Path) -> None:
+    _, fast = classifiers(folder)
+    heard = []
+    fast.bert.encoder.layer[0].register_forward_hook(lambda *_: heard.append(1))
+    fast(input_ids=IDS, attention_mask=MASK)
+    assert heard
+
+
+def test_what_the_pass_does_not_know_goes_to_the_library(folder: Path) -> None:
+    stock, fast = classifiers(folder)
+    states = fast(input_ids=IDS, attention_mask=MASK, output_hidden_states=True).hidden_states
+    assert len(states) == len(stock(input_ids=IDS, attention_mask=MASK, output_hidden_states=True).hidden_states)
+    assert not speed_up(AutoModel.from_pretrained(tiny_model_dir(folder.parent / "other", family="distilbert")))

@@ -55,11 +55,11 @@ def calibration(facts: RunFacts) -> Section:
 def _confusion(labels: Array, answers: Array, names: Sequence[str], what: str) -> list[Block]:
     counts = confusion_matrix(labels, answers, labels=range(len(names)))
     shown, grouped = _grouped(counts, names)
-    chart = heat_map("Confusion matrix", (f"predicted {what}", f"true {what}"), shown, grouped)
-    notes = ["Percent of each row; the table has the counts."]
+    chart = heat_map("Percent of each row", (f"predicted {what}", f"true {what}"), shown, grouped)
+    notes = ["The table has the counts."]
     if len(shown) < len(names):
         notes.append(f"{len(names) - len(shown) + 1} rarer {what} names of {len(names)} are one row.")
-    return [chart, " ".join(notes)]
+    return [chart.saying(" ".join(notes))]
 
 
 def _grouped(counts: Array, names: Sequence[str]) -> tuple[list[str], Array]:
@@ -90,17 +90,14 @@ def _regression(found: Predictions) -> list[Block]:
     head = ["true score", "rows", "mean predicted", "mean residual", "sd of residual"]
     edges = np.histogram_bin_edges(residuals, bins=RESIDUAL_BINS)
     counts = np.histogram(residuals, edges)[0]
+    table = Table("By true score", head, rows)
+    scatter = cloud("Scores", ("true score", "predicted score"), right, answers, table)
+    spread = histogram("Residuals", ("predicted - true", "rows"), edges.tolist(), counts.tolist())
     return [
-        cloud(
-            "Predicted versus true",
-            ("true score", "predicted score"),
-            right,
-            answers,
-            Table("By true score", head, rows),
+        scatter.saying("On the dashed line both are equal."),
+        spread.saying(
+            f"Mean {residuals.mean():+.4f}, standard deviation {residuals.std():.4f}, in the unit of the score."
         ),
-        "On the dashed line both are equal.",
-        histogram("Residuals", ("predicted - true", "rows"), edges.tolist(), counts.tolist()),
-        f"Residuals: mean {residuals.mean():+.4f}, standard deviation {residuals.std():.4f}, in the unit of the score.",
     ]
 
 
@@ -118,7 +115,7 @@ def _score_calibration(found: Predictions) -> list[Block]:
         for (at, value), pair, (a, _) in zip(points, ends, groups, strict=True)
     ]
     table = Table("Tenths of the rows by predicted score", [*labels, "low", "high", "rows"], rows)
-    return [Chart(title, chart.svg, table), "Tenths of the rows; bars are 95 % intervals of the mean true score."]
+    return [Chart(title, chart.svg, table, "Tenths of the rows; bars are 95 % intervals of the mean true score.")]
 
 
 def _reliability(found: Predictions) -> list[Block]:
@@ -135,10 +132,9 @@ def _reliability(found: Predictions) -> list[Block]:
     title, labels = "Reliability", ("mean confidence", "accuracy")
     chart = lines(title, labels, [Series("rows", points, dots=True, ends=ends)], square=(0.0, 1.0))
     table = Table("By confidence, 15 bins of equal width", [*labels, "low", "high", "rows"], rows)
-    ece = probabilities.ece(found.outputs, found.labels)
-    return [
-        Chart(title, chart.svg, table),
-        f"Expected calibration error {ece:.4f}: the mean distance from the dashed line, rows weighted equally. "
-        f"Bars are 95 % Wilson intervals. {(confidence >= SURE).mean():.1%} of the rows have a confidence of "
-        f"{SURE} or more.",
-    ]
+    note = (
+        f"Expected calibration error {probabilities.ece(found.outputs, found.labels):.4f}: the mean distance from the "
+        f"dashed line, each row counted once. Bars are 95 % Wilson intervals. {(confidence >= SURE).mean():.1%} of the "
+        f"rows have a confidence of {SURE} or more."
+    )
+    return [Chart(title, chart.svg, table, note)]

@@ -8,9 +8,9 @@ from nlptrain.report.axes import WIDTH, Axis, across, element, frame, number, pi
 from nlptrain.report.blocks import Chart, Table
 from nlptrain.report.safe_text import short
 
-NAME = 12
 ROW = 24
-LEFT, RIGHT = 96, 56
+LEFT, RIGHT = 100, 56
+NAME = LEFT - 12
 
 
 def bars(
@@ -42,7 +42,7 @@ def bars(
     parts.append(
         element('<text x="{x}" y="{y}" text-anchor="middle">{t}</text>', x=x(high / 2), y=base + 34.0, t=label)
     )
-    said = ", ".join(f"{short(name, NAME)} {number(value)}" for name, value in zip(names, values, strict=True))
+    said = ", ".join(f"{name} {number(value)}" for name, value in zip(names, values, strict=True))
     return Chart(title, picture(title, f"{label}: {said}.", parts, base + 42), table)
 
 
@@ -74,7 +74,7 @@ def _upright(x: Axis, tick: float, base: int) -> Markup:
 def _bar(y: float, name: str, value: float, x: Axis, ends: tuple[float, float] | None) -> list[Markup]:
     template = (
         '<text x="{left}" y="{down}" text-anchor="end">{name}</text>'
-        '<rect class="fill s0" x="{start}" y="{top}" width="{width}" height="14"/>'
+        '<rect class="bar fill s0" x="{start}" y="{top}" width="{width}" height="14"/>'
         '<text x="{right}" y="{down}" text-anchor="end">{value}</text>'
     )
     bar = element(

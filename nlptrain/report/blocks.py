@@ -1,19 +1,26 @@
 """What a page is made of, before it is written as HTML or Markdown. All text is plain; writers escape it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from markupsafe import Markup
 
 
 @dataclass(frozen=True)
 class Quoted:
-    """Text out of data, shown in quotation marks and cut off from the direction of the text around it."""
+    """Text out of data, shown in quotation marks and cut off from the direction of the text around it.
+
+    Attributes:
+        text: as it is.
+        before: what it is, in our own words.
+    """
 
     text: str
+    before: str = ""
 
 
-Cell = str | Quoted
+# several are lines below each other
+Cell = str | Quoted | tuple[str | Quoted, ...]
 
 
 @dataclass(frozen=True)
@@ -25,12 +32,14 @@ class Table:
         head: names of the columns.
         rows: each as long as `head`.
         wide: whether the cells hold running text, so that lines have to break.
+        folded: whether it is opened only on demand.
     """
 
     caption: str
     head: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     wide: bool = False
+    folded: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,11 +50,17 @@ class Chart:
         title: what it shows.
         svg: the picture, labelled.
         table: its numbers.
+        note: what to know about it.
     """
 
     title: str
     svg: Markup
     table: Table
+    note: str = ""
+
+    def saying(self, note: str) -> "Chart":
+        """The same chart with a note."""
+        return replace(self, note=note)
 
 
 @dataclass(frozen=True)

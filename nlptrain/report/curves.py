@@ -92,7 +92,7 @@ def _legend(names: Sequence[str]) -> list[Markup]:
     return [
         element(entry, n=n % COLORS, x=LEFT + room * n, end=LEFT + room * n + 18, at=LEFT + room * n + 22, name=shown)
         for n, name in enumerate(names)
-        if (shown := short(name, max(int((room - 24) / 6.5), 3)))
+        if (shown := short(name, room - 26))
     ]
 
 

@@ -8,13 +8,14 @@ from numpy.typing import NDArray
 
 from nlptrain.report.axes import WIDTH, Axis, across, diagonal, element, frame, picture, upward
 from nlptrain.report.blocks import Cell, Chart, Table
-from nlptrain.report.safe_text import short
+from nlptrain.report.safe_text import short, width
 
 Array = NDArray[np.float64]
 MOST_DOTS = 1000
 CELLS = 24
-NAME = 12
-CORNER = 112
+# pixels: of a name, and of a side of a cell
+NAME = 84
+LARGEST = 56.0
 
 
 def cloud(title: str, labels: tuple[str, str], x_values: Array, y_values: Array, table: Table) -> Chart:
@@ -35,24 +36,28 @@ def heat_map(title: str, labels: tuple[str, str], names: Sequence[str], counts: 
         names: of both.
         counts: (k, k), rows are what is right.
     """
-    side = min((WIDTH - CORNER) / len(names), 56.0)
+    shown = [short(name, NAME) for name in names]
+    corner = 40 + max(map(width, shown))
+    side = min((WIDTH - corner) / len(names), LARGEST)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    turned = '<text transform="translate({x} {y}) rotate(-90)" text-anchor="{a}">{t}</text>'
     parts = []
-    for row, name in enumerate(names):
-        middle = CORNER + side * (row + 0.5)
-        parts.append(element('<text x="106" y="{y}" text-anchor="end">{t}</text>', y=middle + 4, t=short(name, NAME)))
-        parts.append(
-            element('<text transform="translate({x} 106) rotate(-90)">{t}</text>', x=middle + 4, t=short(name, NAME))
-        )
-        parts += [_cell(row, column, side, float(shares[row, column])) for column in range(len(names))]
-    middle, height = CORNER + side * len(names) / 2, int(CORNER + side * len(names) + 10)
+    for row, name in enumerate(shown):
+        at = corner + side * (row + 0.5) + 4
+        parts.append(element('<text x="{x}" y="{y}" text-anchor="end">{t}</text>', x=corner - 6, y=at, t=name))
+        parts.append(element(turned, x=at, y=corner - 6, a="start", t=name))
+        parts += [_cell(row, column, corner, side, float(shares[row, column])) for column in range(len(names))]
+    middle = corner + side * len(names) / 2
     parts.append(element('<text x="{x}" y="14" text-anchor="middle">{t}</text>', x=middle, t=labels[0]))
-    turned = '<text transform="translate(12 {y}) rotate(-90)" text-anchor="middle">{t}</text>'
-    parts.append(element(turned, y=middle, t=labels[1]))
+    parts.append(element(turned, x=12.0, y=middle, a="middle", t=labels[1]))
     right = float(np.trace(counts) / max(counts.sum(), 1))
     said = f"{counts.sum()} in all, {right:.1%} on the diagonal. Percent of each row."
     rows: list[list[Cell]] = [[name, *map(str, line)] for name, line in zip(names, counts.tolist(), strict=True)]
-    return Chart(title, picture(title, said, parts, height), Table(title, [f"{labels[1]} / {labels[0]}", *names], rows))
+    return Chart(
+        title,
+        picture(title, said, parts, int(corner + side * len(names) + 10)),
+        Table(title, [f"{labels[1]} / {labels[0]}", *names], rows),
+    )
 
 
 def _dots(x_values: Array, y_values: Array, x: Axis, y: Axis) -> list[Markup]:
@@ -78,12 +83,12 @@ def _cells(x_values: Array, y_values: Array, x: Axis, y: Axis) -> list[Markup]:
     ]
 
 
-def _cell(row: int, column: int, side: float, share: float) -> Markup:
+def _cell(row: int, column: int, corner: float, side: float, share: float) -> Markup:
     template = (
         '<rect class="heat" fill-opacity="{o}" x="{x}" y="{y}" width="{w}" height="{w}"/>'
         '<text x="{mx}" y="{my}" text-anchor="middle">{t}</text>'
     )
-    x, y = CORNER + side * column, CORNER + side * row
+    x, y = corner + side * column, corner + side * row
     text = f"{100 * share:.0f}" if share else "·"
     # never so strong that the letters cannot be read on it
     strength = f"{0.5 * share:.3f}"

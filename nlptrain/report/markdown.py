@@ -30,9 +30,10 @@ def _block(block: Block) -> str:
     if isinstance(block, str):
         return escaped(block)
     if isinstance(block, Table):
-        return table(block)
+        return "" if block.folded else table(block)
     if isinstance(block, Chart):
-        return table(block.table) if len(block.table.rows) <= MOST_ROWS else ""
+        shown = [table(block.table)] if len(block.table.rows) <= MOST_ROWS else []
+        return "\n\n".join([*shown, *([escaped(block.note)] if block.note else [])])
     # indented, so that no fence can end in it; a listing is in the run folder
     return f"    {visible(block.text)}" if isinstance(block, Command) else ""
 
@@ -53,4 +54,6 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _cell(cell: Cell) -> str:
-    return f"“{escaped(cell.text)}”" if isinstance(cell, Quoted) else escaped(cell)
+    if isinstance(cell, tuple):
+        return "<br>".join(map(_cell, cell))
+    return f"{escaped(cell.before)}“{escaped(cell.text)}”" if isinstance(cell, Quoted) else escaped(cell)

@@ -84,12 +84,12 @@ def _table(facts: RunFacts, split: str) -> Table:
     return Table(caption, ["metric", "score", "95 % interval", *others], rows)
 
 
-def _explained(facts: RunFacts) -> str:
+def _explained(facts: RunFacts) -> Table:
     known = METRICS | PROBABILITY_METRICS
-    names = dict.fromkeys(name for row in facts.result.metrics.values() for name in row)
-    meanings = [
-        f"{name}: {known[name].description}{'' if known[name].greater_is_better else ' (lower is better)'}"
-        for name in names
-        if name in known
-    ]
-    return f"{'; '.join(meanings)}."
+    names = dict.fromkeys(name for row in facts.result.metrics.values() for name in row if name in known)
+    rows = [[name, known[name].description, _direction(known[name])] for name in names]
+    return Table("What the metrics are", ["metric", "meaning", "better"], rows, wide=True, folded=True)
+
+
+def _direction(metric: MetricSpec) -> str:
+    return "higher" if metric.greater_is_better else "lower"

@@ -90,4 +90,4 @@ def _by_class(facts: RunFacts) -> list[Block]:
     names = [name for name in found if name in names]
     chart = bars(f"F1 by {what}", "F1", names, [defined[name] for name in names], [], table, top=1.0)
     left = len(found) - len(names)
-    return [chart, f"{left} with a higher or no F1 are in the table alone."] if left else [chart]
+    return [chart.saying(f"{left} with a higher or no F1 are in the table alone." if left else "")]

@@ -18,8 +18,8 @@ def learning(facts: RunFacts) -> Section:
         Series("validation", facts.curve("eval_loss"), dots=True),
     ]
     if any(one.points for one in losses):
-        blocks.append(lines("Loss", (STEP, "loss"), losses))
-        blocks.append("The training loss of a step is the mean since the one before it, with dropout.")
+        note = "The training loss is the mean since the logged step before, with dropout."
+        blocks.append(lines("Loss", (STEP, "loss"), losses).saying(note))
     name = facts.primary.name
     if scores := facts.curve(f"eval_{name}"):
         blocks.append(lines(f"Validation {name}", (STEP, name), [Series(name, scores, dots=True)]))
@@ -33,7 +33,9 @@ def learning(facts: RunFacts) -> Section:
 def learning_rate(facts: RunFacts) -> Section:
     """The rate of the logged steps."""
     rates = facts.curve("learning_rate")
-    blocks: list[Block] = [lines("Learning rate", (STEP, "learning rate"), [Series("rate", rates)])] if rates else []
+    blocks: list[Block] = (
+        [lines("Rate of the logged steps", (STEP, "learning rate"), [Series("rate", rates)])] if rates else []
+    )
     return Section("Learning rate", blocks, _missing(facts, blocks, "learning rates"))
 
 
@@ -48,20 +50,13 @@ def gradients(facts: RunFacts) -> Section:
         limit = float(facts.config.training.get("max_grad_norm") or 0) if by_part is None else 0.0
         marks = [("limit", limit)] if limit and limit <= 2 * max(values) else []
         labels = (STEP, "gradient norm")
-        blocks.append(
-            lines(
-                "Norm of the gradient before clipping",
-                labels,
-                [Series("norm", norms)],
-                logarithmic=(False, logarithmic),
-                marks=marks,
-            )
-        )
-        blocks.append(_limit(values, limit) if by_part is None else f"Clipping by {by_part.by}.")
+        series = [Series("norm", norms)]
+        chart = lines("Norm before clipping", labels, series, logarithmic=(False, logarithmic), marks=marks)
+        blocks.append(chart.saying(_limit(values, limit) if by_part is None else f"Clipping by {by_part.by}."))
     if shares := facts.curve("clipped_share"):
-        blocks.append(lines("Clipped share since the log before", (STEP, "share clipped"), [Series("share", shares)]))
         mean = sum(share for _, share in shares) / len(shares)
-        blocks.append(f"Clipped in the mean over the log entries: {mean:.1%}.")
+        chart = lines("Clipped share since the logged step before", (STEP, "share clipped"), [Series("share", shares)])
+        blocks.append(chart.saying(f"{mean:.1%} in the mean over the logged steps."))
     return Section("Gradient norm", blocks, _missing(facts, blocks, "gradient norms"))
 
 

@@ -5,6 +5,9 @@ from dataclasses import dataclass, field, replace
 
 from markupsafe import Markup
 
+# between the ends of an interval in a cell: a line breaks after it, never before
+TO = "\u00a0to "
+
 
 @dataclass(frozen=True)
 class Quoted:

@@ -24,10 +24,10 @@ def section(facts: RunFacts) -> Section:
     blocks += _spread(splits)
     blocks.append(_leakage(data))
     sources = [
-        [name, str(f.get("source", "unknown")), str(f.get("sha256") or "unknown")[:16]] for name, f in splits.items()
+        [name, str(f.get("sha256") or "unknown")[:16], str(f.get("source", "unknown"))] for name, f in splits.items()
     ]
     blocks.append(
-        Table("Sources, and the beginning of their sha256", ["split", "source", "sha256"], sources, wide=True)
+        Table("Sources, and the beginning of their sha256", ["split", "sha256", "source"], sources, wide=True)
     )
     blocks += [f"{note}." for note in facts.result.notes]
     return Section("Data", blocks)

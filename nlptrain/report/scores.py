@@ -1,7 +1,7 @@
 """The answer: the primary score in one line, and all scores with their intervals beside the baselines."""
 
 from nlptrain.metrics.registry import METRICS, PROBABILITY_METRICS, MetricSpec
-from nlptrain.report.blocks import Block, Cell, Section, Table
+from nlptrain.report.blocks import TO, Block, Cell, Section, Table
 from nlptrain.report.facts import RunFacts
 from nlptrain.score_lines import shown
 
@@ -76,7 +76,7 @@ def _table(facts: RunFacts, split: str) -> Table:
     rows: list[list[Cell]] = []
     for name, value in result.metrics[split].items():
         ends = interval(facts, split, name)
-        between = f"{ends[0]:.4f} to {ends[1]:.4f}" if ends else "none"
+        between = f"{ends[0]:.4f}{TO}{ends[1]:.4f}" if ends else "none"
         beside = [shown(result.baselines[other][split].get(name)) for other in others]
         rows.append([name, shown(value), between, *beside])
     chose = ", which also chose the checkpoint" if split == "validation" and result.best_step is not None else ""

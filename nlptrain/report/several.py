@@ -7,7 +7,7 @@ from typing import Any
 
 from nlptrain.compare import Runs, compare
 from nlptrain.errors import DataError, ModelError
-from nlptrain.report.blocks import Block, Cell, Page, Section, Table
+from nlptrain.report.blocks import TO, Block, Cell, Page, Section, Table
 from nlptrain.report.curves import COLORS, Series, lines
 from nlptrain.report.facts import RunFacts
 from nlptrain.report.repeat import command
@@ -113,7 +113,7 @@ def _comparison(found: Mapping[str, Any] | None, why_not: str | None) -> Section
 
 
 def _between(row: Mapping[str, Any]) -> str:
-    return row["reason"] if row["low"] is None else f"{row['low']:+.4f} to {row['high']:+.4f}"
+    return row["reason"] if row["low"] is None else f"{row['low']:+.4f}{TO}{row['high']:+.4f}"
 
 
 def _curves(facts: Mapping[str, RunFacts]) -> Section:
@@ -132,6 +132,7 @@ def _curves(facts: Mapping[str, RunFacts]) -> Section:
 
 def _repeat(facts: Mapping[str, RunFacts]) -> Section:
     rows: list[list[Cell]] = [
-        [name, str(one.result.environment.get("commit") or "not known"), command(one)] for name, one in facts.items()
+        [name, str(one.result.environment.get("commit") or "not known")[:12], command(one)]
+        for name, one in facts.items()
     ]
     return Section("How to repeat them", [Table("Commits and commands", ["run", "commit", "command"], rows, wide=True)])

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from nlptrain.predictions import Predictions
 from nlptrain.report.axes import number
 from nlptrain.report.bars import bars
-from nlptrain.report.blocks import Block, Cell, Section, Table
+from nlptrain.report.blocks import TO, Block, Cell, Section, Table
 from nlptrain.report.facts import RunFacts
 from nlptrain.report.means import NAMES, equal_parts, mean_interval, row_values
 from nlptrain.report.source_texts import Texts
@@ -60,7 +60,7 @@ def _groups(title: str, what: str, kind: str, values: Array, keys: Array) -> Blo
     means = [float(values[part].mean()) for part in groups]
     ends = [mean_interval(values[part]) for part in groups]
     rows = [
-        [name, str(len(part)), number(mean), f"{number(low)} to {number(high)}"]
+        [name, str(len(part)), number(mean), f"{number(low)}{TO}{number(high)}"]
         for name, part, mean, (low, high) in zip(names, groups, means, ends, strict=True)
     ]
     table = Table(title, [what, "rows", NAMES[kind], "95 % interval"], rows)

@@ -18,7 +18,7 @@ HOSTILE = [
     "=cmd|' /C calc'!A0",
     "safe \u202egnp.exe\u202c end",
     "</title></style></svg><b>&amp; `code` [a](http://evil.example/x) | cell\nsecond line",
-    "\u0000\u001b[31m\u2066\u200f bell \u0007",
+    "\u0001\u001b[31m\u2066\u200f bell \u0007",
 ]
 CLASSES = ["negative", "positive"]
 

@@ -85,6 +85,13 @@ class Chromium:
             raise RuntimeError(json.dumps(found["exceptionDetails"])[:2000])
         return found["result"].get("value")
 
+    def press(self, key: str) -> None:
+        """A key, down and up."""
+        codes = {"Tab": 9, "Enter": 13}
+        pressed: dict[str, Any] = {"key": key, "code": key, "windowsVirtualKeyCode": codes[key]}
+        self.call("Input.dispatchKeyEvent", type="keyDown", **pressed, **({"text": "\r"} if key == "Enter" else {}))
+        self.call("Input.dispatchKeyEvent", type="keyUp", **pressed)
+
     def screenshot(self, path: Path) -> None:
         """The whole page as PNG."""
         found = self.call("Page.captureScreenshot", captureBeyondViewport=True)

@@ -74,10 +74,10 @@ def write_run(
 
 
 def classification(folder: Path, count: int = 40, *, texts: list[str] | None = None, **more: Any) -> Path:
-    """A classification of two classes that is wrong on every fourth row, ever more confident."""
+    """A classification of two classes that is wrong on every fifth row, ever more confident."""
     rows = [(texts or HOSTILE)[n % len(texts or HOSTILE)] + f" {n}" for n in range(count)]
     labels = [n % 2 for n in range(count)]
-    sides = [label if n % 4 else 1 - label for n, label in enumerate(labels)]
+    sides = [label if n % 5 else 1 - label for n, label in enumerate(labels)]
     logits = [[0.0, 1 + n / count] if side else [1 + n / count, 0.0] for n, side in enumerate(sides)]
     return write_run(folder, rows, labels, logits, **{"names": CLASSES, **more})
 

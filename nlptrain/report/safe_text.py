@@ -27,7 +27,7 @@ def clipped(text: str, longest: int = LONGEST) -> str:
 
 def width(text: str) -> float:
     """About how many pixels wide, rather too many, in the letters of 12 pixels of a picture."""
-    return sum(12.5 if unicodedata.east_asian_width(c) in "WF" else 9.0 if c.isupper() else 7.2 for c in text)
+    return sum(map(_width, text))
 
 
 def short(text: str, pixels: float) -> str:
@@ -43,6 +43,12 @@ def short(text: str, pixels: float) -> str:
 def markdown(text: str) -> str:
     """The text as CommonMark and GitHub show it literally: no mark-up, HTML, formula or link to a page in it."""
     return _MARKDOWN.sub(lambda found: f"\\{found[0]}", visible(text))
+
+
+def _width(character: str) -> float:
+    if character in "MWmw@%" or unicodedata.east_asian_width(character) in "WF":
+        return 12.5
+    return 9.0 if character.isupper() else 7.2
 
 
 def _hides(character: str) -> bool:

@@ -19,7 +19,7 @@ from nlptrain.report.grids import cloud, heat_map
 from nlptrain.report.means import equal_parts, mean_interval, row_values
 
 Array = NDArray[Any]
-MOST_CLASSES = 12
+MOST_CLASSES = 10
 OTHERS = "all others"
 TENTHS = 10
 RESIDUAL_BINS = 20
@@ -38,8 +38,10 @@ def section(facts: RunFacts) -> Section:
         return Section(title, _confusion(found.labels, found.outputs.argmax(axis=1), facts.classes, "class"))
     tags = sorted({tag for side in (found.labels, found.outputs) for row in side for tag in row})
     number_of = {tag: n for n, tag in enumerate(tags)}
-    sides = [np.array([number_of[tag] for row in side for tag in row]) for side in (found.labels, found.outputs)]
-    return Section(title, _confusion(*sides, tags, "tag"))
+    labels, answers = (
+        np.array([number_of[tag] for row in side for tag in row]) for side in (found.labels, found.outputs)
+    )
+    return Section(title, _confusion(labels, answers, tags, "tag"))
 
 
 def calibration(facts: RunFacts) -> Section:
@@ -115,7 +117,9 @@ def _score_calibration(found: Predictions) -> list[Block]:
         for (at, value), pair, (a, _) in zip(points, ends, groups, strict=True)
     ]
     table = Table("Tenths of the rows by predicted score", [*labels, "low", "high", "rows"], rows)
-    return [Chart(title, chart.svg, table, "Tenths of the rows; bars are 95 % intervals of the mean true score.")]
+    return [
+        Chart(title, chart.svg, table, "Tenths of the rows; upright lines are 95 % intervals of the mean true score.")
+    ]
 
 
 def _reliability(found: Predictions) -> list[Block]:
@@ -134,7 +138,7 @@ def _reliability(found: Predictions) -> list[Block]:
     table = Table("By confidence, 15 bins of equal width", [*labels, "low", "high", "rows"], rows)
     note = (
         f"Expected calibration error {probabilities.ece(found.outputs, found.labels):.4f}: the mean distance from the "
-        f"dashed line, each row counted once. Bars are 95 % Wilson intervals. {(confidence >= SURE).mean():.1%} of the "
-        f"rows have a confidence of {SURE} or more."
+        f"dashed line, each row counted once. Upright lines are 95 % Wilson intervals. "
+        f"{(confidence >= SURE).mean():.1%} of the rows have a confidence of {SURE} or more."
     )
     return [Chart(title, chart.svg, table, note)]

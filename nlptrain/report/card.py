@@ -32,6 +32,7 @@ def card(facts: RunFacts) -> str:
 def _metadata(facts: RunFacts) -> str:
     result = facts.result
     key, value = MARK.split(": ")
+    mark: dict[str, Any] = {key: value}
     scored = [name for row in result.metrics.values() for name, score in row.items() if score is not None]
     data = ModelCardData(
         library_name=LIBRARY,
@@ -41,7 +42,7 @@ def _metadata(facts: RunFacts) -> str:
         base_model=_base(facts),
         model_name=visible(f"{result.task}-{result.seed}"),
         eval_results=_results(facts) or None,
-        **{key: value},
+        **mark,
     )
     return data.to_yaml().strip()
 

@@ -14,7 +14,7 @@ Array = NDArray[np.float64]
 MOST_DOTS = 1000
 CELLS = 24
 # pixels: of a name, and of a side of a cell
-NAME = 84
+NAME = 66
 LARGEST = 56.0
 
 

@@ -22,7 +22,7 @@ def row_values(kind: str, found: Predictions) -> Array:
     if kind == "classification":
         return np.asarray(found.outputs.argmax(axis=1) == found.labels, np.float64)
     if kind == "regression":
-        return np.abs(found.outputs[:, 0] - found.labels)
+        return np.asarray(np.abs(found.outputs[:, 0] - found.labels))
     pairs = zip(found.labels, found.outputs, strict=True)
     return np.array([np.mean([a == b for a, b in zip(*pair, strict=True)]) if pair[0] else 1.0 for pair in pairs])
 

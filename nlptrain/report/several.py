@@ -100,7 +100,9 @@ def _comparison(found: Mapping[str, Any] | None, why_not: str | None) -> Section
             for row in one["differences"]
         ]
         caption = f"{found['split']}: A = {one['a']}, B = {one['b']}"
-        blocks += [one["verdict"] + ".", Table(caption, ["metric", "A", "B", "B - A", "95 % interval"], rows)]
+        # of a single one it is the answer of the page
+        blocks += [f"{one['verdict']}."] if len(found["comparisons"]) > 1 else []
+        blocks += [Table(caption, ["metric", "A", "B", "B - A", "95 % interval"], rows)]
         tests: list[list[Cell]] = [
             [str(seed), str(test["only_a_right"]), str(test["only_b_right"]), f"{test['p']:.3g}"]
             for seed, test in one["mcnemar"].items()

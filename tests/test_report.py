@@ -347,6 +347,7 @@ def test_runs_that_cannot_be_compared_stand_side_by_side(tmp_path: Path) -> None
         (["unfinished"], 4, "no results.json yet"),
         (["run", "run"], 2, "give --output DIR"),
         (["run", "--output", "file"], 2, "expected a folder, found the file"),
+        (["run", "--output", "file/inside"], 2, "cannot create file/inside: Not a directory"),
         (["broken"], 4, "cannot be read as JSON"),
     ],
 )

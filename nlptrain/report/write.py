@@ -28,7 +28,7 @@ def report(paths: Sequence[Path], output: Path | None = None) -> dict[str, Any]:
 
     Raises:
         ModelError: not a finished run, or runs of different tasks.
-        ConfigError: several runs without an output, or one that is no folder.
+        ConfigError: several runs without an output, or one that is no folder or cannot be made.
         ResourceError: the file system refused; what was there is unchanged.
     """
     if output is not None and output.exists() and not output.is_dir():
@@ -39,7 +39,10 @@ def report(paths: Sequence[Path], output: Path | None = None) -> dict[str, Any]:
     facts = RunFacts.read(paths[0]) if single else None
     page = run_page.page(facts) if facts else several.page(paths)
     folder = output or paths[0]
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError("OUTPUT", f"--output: cannot create {folder}: {error.strerror}") from error
     written = _write(page, folder)
     where = _write_card(facts, output) if facts else None
     missing = [reason for section in page.sections for reason in section.missing]

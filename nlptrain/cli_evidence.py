@@ -18,6 +18,12 @@ Table = Annotated[bool, typer.Option("--table", help="Run nothing; show the tabl
 RunPaths = Annotated[
     list[Path], typer.Argument(metavar="RUN...", help="Run folders, or folders of one run per seed; the first is A.")
 ]
+Reported = Annotated[
+    list[Path], typer.Argument(metavar="RUN...", help="A run folder; or several, or folders of one run per seed.")
+]
+ReportFolder = Annotated[
+    Path | None, typer.Option("--output", metavar="DIR", help="Where to write; left out: the run folder of one run.")
+]
 Split = Annotated[str | None, typer.Option("--split", help="Which rows; left out: test, else validation.")]
 
 app = typer.Typer(rich_markup_mode=None)
@@ -63,6 +69,23 @@ def compare(runs: RunPaths, split: Split = None, as_json: Json = False, debug: D
         return compare(runs, split)
 
     command(work, _show_comparisons, as_json=as_json, debug=debug)
+
+
+@app.command()
+def report(runs: Reported, output: ReportFolder = None, as_json: Json = False, debug: Debug = False) -> None:
+    """Write what is known of a run as one HTML page, a Markdown summary and a model card; of several, a comparison."""
+
+    def work() -> Mapping[str, Any]:
+        from nlptrain.report.write import report
+
+        return report(runs, output)
+
+    command(work, _show_report, as_json=as_json, debug=debug)
+
+
+def _show_report(found: Mapping[str, Any]) -> list[str]:
+    files = [f"{name:<8} {found[name]}" for name in ("html", "markdown", "card") if found[name]]
+    return [found["answer"], *(f"not shown: {reason}" for reason in found["missing"]), *files]
 
 
 def _show_comparisons(found: Mapping[str, Any]) -> list[str]:

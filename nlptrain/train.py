@@ -60,6 +60,7 @@ def fit(trainer: FineTuner, run: RunFolder, *, resume: str | bool) -> dict[str, 
         "loss": done.training_loss,
         "seconds": done.metrics["train_runtime"],
         "texts_per_second": done.metrics["train_samples_per_second"],
+        "padding_share": trainer.padding_share,
     }
 
 

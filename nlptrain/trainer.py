@@ -156,6 +156,11 @@ class FineTuner(Trainer):
         chosen: torch.optim.Optimizer = super().create_optimizer(model)
         return chosen
 
+    @property
+    def padding_share(self) -> float:
+        """Share of padding among the training tokens of the first epoch, on this process."""
+        return self._batches().padding_share
+
     def step_rows(self) -> list[int]:
         """Lines, in their source, of the rows of the current optimizer step over all processes."""
         rows = cast("Dataset", self.train_dataset)

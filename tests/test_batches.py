@@ -77,6 +77,14 @@ def test_order_depends_on_seed_and_epoch_alone() -> None:
     assert batches(seed=1) != batches(seed=2)
 
 
+@pytest.mark.parametrize("strategy", ["random", "group_by_length"])
+def test_the_padding_share_is_that_of_the_batches_padded_to_their_longest_row(strategy: str) -> None:
+    found = RankBatches(LENGTHS, batch_size=8, processes=2, padding_index=len(LENGTHS), strategy=strategy)
+    lengths = [[LENGTHS[row] for row in batch] for batch in found if batch != [len(LENGTHS)]]
+    padding = sum(max(batch) - length for batch in lengths for length in batch)
+    assert found.padding_share == pytest.approx(padding / (padding + sum(map(sum, lengths))))
+
+
 def test_grouping_by_length_saves_padding() -> None:
     def padded(strategy: str) -> int:
         return sum(len(b) * max(LENGTHS[i] for i in b) for b in batches(strategy=strategy))

@@ -81,6 +81,12 @@ class RankBatches(Sampler[list[int]]):
             for part in parts[self.rank :: self.processes]:
                 yield part.tolist() or self._padding()
 
+    @property
+    def padding_share(self) -> float:
+        """Share of padding among the tokens of this process's batches of the chosen epoch, in [0, 1)."""
+        batches = [self.lengths[batch] for batch in self if batch != [self.padding_index]]
+        return 1 - sum(int(batch.sum()) for batch in batches) / sum(len(batch) * int(batch.max()) for batch in batches)
+
     def windows(self) -> list[NDArray[np.int64]]:
         """The rows of every optimizer step of this epoch, over all processes."""
         order = self._order()

@@ -18,7 +18,7 @@ LAYERS = [
     {"trainer"},
     {"inference"},
     {"train", "evaluate", "predict", "check", "baselines", "compare"},
-    {"schedule_command"},
+    {"schedule_command", "glue"},
     {"pipeline"},
     {"grid"},
     {"command"},

@@ -66,9 +66,18 @@ def is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+class _StandardError(logging.StreamHandler[Any]):
+    """Writes to the standard error of the moment: a progress bar puts itself there, to stay below the other lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line."""
+        self.stream = sys.stderr
+        super().emit(record)
+
+
 def _quiet() -> None:
     """Our own messages on standard error, from the main process; the libraries' only when something is wrong."""
-    handler = logging.StreamHandler()
+    handler = _StandardError()
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("nlptrain")
     logger.handlers, logger.propagate = [handler], False

@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -32,7 +33,8 @@ def command(
     """
     _quiet()
     try:
-        result = work()
+        with redirect_stdout(sys.stderr):  # some of the libraries print; standard output belongs to the result
+            result = work()
         text = json.dumps(result, allow_nan=False, ensure_ascii=False) if as_json else "\n".join(show(result))
     except Exception as error:  # noqa: BLE001 - the one place where every error becomes a message and an exit code
         if debug:

@@ -146,7 +146,7 @@ def tensorboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, list[tupl
     class Writer:
         def __init__(self, log_dir: str) -> None:
             self.scalars = written.setdefault(log_dir, [])
-            print("a dashboard at ...")  # as some of them do
+            sys.stdout.write("a dashboard at ...\n")  # as some of them do
 
         def add_scalar(self, name: str, value: float, step: int) -> None:
             self.scalars.append((name, value, step))

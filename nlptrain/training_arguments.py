@@ -104,7 +104,7 @@ def build(
         )
     except (ValueError, TypeError, RuntimeError, ImportError) as error:
         raise ConfigError("TRAINING", f"training: {' '.join(str(error).split())}") from error
-    args.report_to = asked_for(values["report_to"], args.report_to)
+    args.report_to = asked_for(values["report_to"], list(args.report_to or ()))
     return args
 
 

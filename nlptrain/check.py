@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModel
 
 from nlptrain import callbacks, optim, training_arguments
+from nlptrain.callbacks import reporting
 from nlptrain.config.schema import Config
 from nlptrain.data.balance import epoch_rows
 from nlptrain.data.encode import encode, length_facts, length_limit
@@ -75,6 +76,10 @@ def check_parts(config: Config, folder: RunFolder) -> None:
         problems.append("early_stopping needs evaluations and load_best_model_at_end: true")
     if config.schedule and config.schedule.name == "plateau" and not evaluates:
         problems.append("schedule: plateau needs evaluations; set training.eval_strategy")
+    try:
+        reporting.check(config.training["report_to"])
+    except ValueError as error:
+        problems.append(f"training.{error}")
     if problems:
         raise ConfigError("CONFIG", problems)
     if config.optim:

@@ -144,7 +144,8 @@ app.add_typer(cli_evidence.app)
 
 def main() -> None:
     """Run the command line; every error of the user's is one message and its exit code."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    for name in ("HF_HUB_DISABLE_TELEMETRY", "MLFLOW_DISABLE_TELEMETRY"):
+        os.environ.setdefault(name, "true")
     try:
         app(standalone_mode=False)
     except typer.Exit as stop:

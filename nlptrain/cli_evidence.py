@@ -24,6 +24,10 @@ Reported = Annotated[
 ReportFolder = Annotated[
     Path | None, typer.Option("--output", metavar="DIR", help="Where to write; left out: the run folder of one run.")
 ]
+GluePaths = Annotated[list[Path], typer.Argument(metavar="RUNS...", help="Run folders, or folders of them.")]
+Submission = Annotated[
+    Path | None, typer.Option("--submission", metavar="FILE", help="Also write the benchmark's .zip; needs the models.")
+]
 Split = Annotated[str | None, typer.Option("--split", help="Which rows; left out: test, else validation.")]
 
 app = typer.Typer(rich_markup_mode=None)
@@ -88,6 +92,28 @@ def _show_report(found: Mapping[str, Any]) -> list[str]:
     return [found["answer"], *(f"not shown: {reason}" for reason in found["missing"]), *files]
 
 
+@app.command()
+def glue(runs: GluePaths, submission: Submission = None, as_json: Json = False, debug: Debug = False) -> None:
+    """Show the nine tasks of GLUE beside published figures, and write a submission."""
+
+    def work() -> Mapping[str, Any]:
+        from nlptrain.glue.card import card
+        from nlptrain.glue.runs import gather
+
+        gathered, notes = gather(runs)
+        found = card(gathered, notes)
+        if submission is None:
+            return found
+        from nlptrain import processes
+        from nlptrain.glue import submission as stage
+
+        stage.check_output(submission)
+        processes.start()
+        return found | {"submission": stage.submit(gathered, submission)}
+
+    command(work, _show_glue, as_json=as_json, debug=debug)
+
+
 def _show_comparisons(found: Mapping[str, Any]) -> list[str]:
     from nlptrain.score_lines import shown
 
@@ -115,3 +141,14 @@ def _show_grid(found: Mapping[str, Any]) -> list[str]:
     if "cells" in found:
         return [f"{name}: {state}" for name, state in found["cells"].items()]
     return markdown(dict(found))
+
+
+def _show_glue(found: Mapping[str, Any]) -> list[str]:
+    from nlptrain.glue.card import markdown
+
+    lines, submission = markdown(dict(found)), found.get("submission")
+    if submission:
+        files = [f"{name}: {one['rows']} rows by {one['run']}" for name, one in submission["files"].items()]
+        missing = [f"{name}: missing: {reason}" for name, reason in submission["missing"].items()]
+        lines += ["", f"submission -> {submission['output']}", *files, *missing, *submission["notes"]]
+    return lines

@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -32,7 +33,8 @@ def command(
     """
     _quiet()
     try:
-        result = work()
+        with redirect_stdout(sys.stderr):  # some of the libraries print; standard output belongs to the result
+            result = work()
         text = json.dumps(result, allow_nan=False, ensure_ascii=False) if as_json else "\n".join(show(result))
     except Exception as error:  # noqa: BLE001 - the one place where every error becomes a message and an exit code
         if debug:
@@ -66,9 +68,18 @@ def is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+class _StandardError(logging.StreamHandler[Any]):
+    """Writes to the standard error of the moment: a progress bar puts itself there, to stay below the other lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line."""
+        self.stream = sys.stderr
+        super().emit(record)
+
+
 def _quiet() -> None:
     """Our own messages on standard error, from the main process; the libraries' only when something is wrong."""
-    handler = logging.StreamHandler()
+    handler = _StandardError()
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("nlptrain")
     logger.handlers, logger.propagate = [handler], False

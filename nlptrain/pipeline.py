@@ -12,6 +12,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from nlptrain import baselines, callbacks, processes, results, training_arguments
+from nlptrain.callbacks import reporting
 from nlptrain.check import check_parts
 from nlptrain.config import load as config_file
 from nlptrain.config.changes import changes
@@ -177,6 +178,7 @@ def assemble(config: Config, splits: Splits, folder: RunFolder) -> Work:
         keep_checkpoints=training["save_total_limit"],
         callbacks=parts,
     )
+    reporting.settle(trainer.callback_handler.callbacks, folder.logs)
     return Work(config, model, tokenizer, target, encoded, limit, trainer)
 
 

@@ -128,6 +128,15 @@ def write_text(path: Path, text: str) -> None:
     _write(path, text.encode())
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace `path` by `content`, whole or not at all.
+
+    Raises:
+        ResourceError: the file system refused; the old file is unchanged.
+    """
+    _write(path, content)
+
+
 def environment(processes: int) -> dict[str, Any]:
     """What the numbers of a run depend on besides its configuration.
 

@@ -36,6 +36,11 @@ class RunFolder:
         return self.path / "history.jsonl"
 
     @property
+    def logs(self) -> Path:
+        """TensorBoard's files, where it is asked for."""
+        return self.path / "logs"
+
+    @property
     def status(self) -> Path:
         """What became of the run."""
         return self.path / "run_status.json"

@@ -3,7 +3,6 @@
 Each default that differs from the library's says why; every one can be set to something else by its own name.
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
+from nlptrain.config.reporters import asked_for
 from nlptrain.errors import ConfigError
 
 DEFAULTS: dict[str, Any] = {
@@ -91,9 +91,8 @@ def build(
         # the library lowers the rate when the metric falls, whichever way is better
         mode = {"mode": "max" if greater_is_better else "min"}
         chosen["lr_scheduler_kwargs"] = mode | (values.get("lr_scheduler_kwargs") or {})
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(Path(values["output_dir"]) / "logs"))
     try:
-        return TrainingArguments(
+        args = TrainingArguments(
             output_dir=str(Path(values["output_dir"]) / checkpoints),
             use_cpu=values["use_cpu"],
             metric_for_best_model=f"eval_{metric}",
@@ -105,6 +104,8 @@ def build(
         )
     except (ValueError, TypeError, RuntimeError, ImportError) as error:
         raise ConfigError("TRAINING", f"training: {' '.join(str(error).split())}") from error
+    args.report_to = asked_for(values["report_to"], list(args.report_to or ()))
+    return args
 
 
 def _refuse_contradictions(values: Mapping[str, Any]) -> None:

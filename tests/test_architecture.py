@@ -18,7 +18,7 @@ LAYERS = [
     {"trainer"},
     {"inference"},
     {"train", "evaluate", "predict", "check", "baselines", "compare"},
-    {"schedule_command", "report"},
+    {"schedule_command", "report", "glue"},
     {"pipeline"},
     {"grid"},
     {"command"},

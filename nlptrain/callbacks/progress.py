@@ -30,7 +30,7 @@ class ProgressDisplay(TrainerCallback):
         """Start the bar."""
         if state.is_world_process_zero and self.console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self.bar_ = Progress(*columns, console=self.console)
+            self.bar_ = Progress(*columns, console=self.console, transient=True)
             self.bar_.add_task("training", total=state.max_steps, completed=state.global_step)
             self.bar_.start()
 

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from nlptrain.config import reporters
 from nlptrain.errors import ConfigError
 
 _TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool, "dict": dict, "list": list}
@@ -80,6 +81,8 @@ def problem(key: str, value: Any) -> str | None:
         return "expected a finite number"
     if key in _CHOICES and value not in _CHOICES[key]:
         return f"expected one of {', '.join(_CHOICES[key])}"
+    if key == "report_to" and (wrong := reporters.problem(value)):
+        return wrong
     if not _fits(training_fields()[key], value):
         return f"expected {training_fields()[key]}"
     if key in _AT_LEAST and value < _AT_LEAST[key]:

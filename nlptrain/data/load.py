@@ -15,7 +15,7 @@ from nlptrain.data.columnar import LINE
 from nlptrain.data.labels import LabelMap, is_unlabelled, scores
 from nlptrain.data.parts import Part, read_part
 from nlptrain.data.read import Table, read_table
-from nlptrain.data.sources import resolve, source_of
+from nlptrain.data.sources import Source, resolve, source_of
 from nlptrain.data.targets import COLUMNS
 from nlptrain.errors import DataError
 from nlptrain.tasks import TaskSpec
@@ -114,7 +114,7 @@ def load_rows(
     """
     where = source_of(source, task.splits.get("test", "test"))
     if not need_labels:
-        return _unchecked(read_table(where, encoding=data.encoding, delimiter=data.delimiter), task)
+        return unlabelled_rows(task, where, data)
     log = _Log()
     if labels is not None:
         labels = replace(labels, numbered=task.labels == labels.names)
@@ -122,6 +122,11 @@ def load_rows(
     if part.targets is None:
         raise DataError("DATA_LABEL", f"{part.origin}: every label is -1, so there is nothing to score; use predict")
     return _cleaned(part, "test", data, log).dataset(task), log.notes
+
+
+def unlabelled_rows(task: TaskSpec, source: Source, data: DataConfig) -> tuple[datasets.Dataset, list[str]]:
+    """Every row of a source in its order, as `load_rows` gives them where no labels are needed."""
+    return _unchecked(read_table(source, encoding=data.encoding, delimiter=data.delimiter), task)
 
 
 def _label_map(train: Part, task: TaskSpec) -> LabelMap | None:

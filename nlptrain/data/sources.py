@@ -55,14 +55,17 @@ def resolve(task: TaskSpec, data: DataConfig) -> dict[str, Source]:
     Raises:
         ConfigError: there is no source of training rows, or two files could be one split.
     """
-    named = {split: getattr(data, split) for split in _GIVEN}
-    given = {s: source_of(text, task.splits.get(s, s)) for s, text in named.items() if text is not None}
-    if "train" in given:
-        return given
-    sources = (_in_folder(task) or _on_hub(task)) | given
+    sources = available(task, data)
     if "train" not in sources:
         raise ConfigError("DATA_SOURCE", _no_train(task))
     return sources
+
+
+def available(task: TaskSpec, data: DataConfig) -> dict[str, Source]:
+    """As `resolve`, also where there are no training rows."""
+    named = {split: getattr(data, split) for split in _GIVEN}
+    given = {s: source_of(text, task.splits.get(s, s)) for s, text in named.items() if text is not None}
+    return given if "train" in given else (_in_folder(task) or _on_hub(task)) | given
 
 
 def source_of(text: str, split: str) -> Source:

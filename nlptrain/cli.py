@@ -26,7 +26,10 @@ Data = Annotated[
 ]
 Output = Annotated[Path, typer.Option("--output", metavar="FILE", help="A .csv or .jsonl file to write.")]
 Drawing = Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Also draw it to an .svg file.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue the run from its newest checkpoint.")]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Continue from the newest checkpoint, or from the one whose PATH is given besides."),
+]
 
 app = typer.Typer(
     name="nlptrain",
@@ -51,10 +54,11 @@ def train(
     """Fine-tune, evaluate and write a run folder."""
 
     def work() -> Mapping[str, Any]:
-        checked = _load(config, overrides)
+        words, checkpoint = _checkpoint(overrides or []) if resume else (overrides, None)
+        checked = _load(config, words)
         from nlptrain.pipeline import run
 
-        return run(checked, resume=resume).model_dump(mode="json") | {"run": checked.training["output_dir"]}
+        return run(checked, resume=checkpoint or resume).model_dump(mode="json") | {"run": checked.training["output_dir"]}
 
     _command(work, _show_run, as_json=as_json, debug=debug)
 
@@ -161,6 +165,14 @@ def _load(config: Path, overrides: list[str] | None) -> Any:
     checked = load(config, overrides or ())
     folder = checked.training.get("output_dir") or f"runs/{config.stem}"
     return checked.model_copy(update={"training": {**checked.training, "output_dir": folder}})
+
+
+def _checkpoint(words: list[str]) -> tuple[list[str], str | None]:
+    """The words of a resumed run that are settings, and the one that is the path of a checkpoint."""
+    paths = [word for word in words if "=" not in word or Path(word).is_dir()]
+    if len(paths) > 1:
+        raise ConfigError("USAGE", f"--resume takes one checkpoint, found {' and '.join(paths)}")
+    return [word for word in words if word not in paths], paths[0] if paths else None
 
 
 def _open(run: Path) -> Any:

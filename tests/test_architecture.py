@@ -15,6 +15,7 @@ LAYERS = [
     {"data"},
     {"models", "optim", "outputs", "refine"},
     {"callbacks", "processes", "training_arguments"},
+    {"resumption"},
     {"trainer"},
     {"inference"},
     {"train", "evaluate", "predict", "check", "baselines", "compare"},

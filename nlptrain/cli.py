@@ -10,16 +10,12 @@ from typing import Annotated, Any
 import typer
 
 from nlptrain import cli_evidence
-from nlptrain.command import Debug, Json
+from nlptrain.command import ConfigFile, Debug, Json, Overrides
 from nlptrain.command import command as _command
 from nlptrain.command import fail as _fail
 from nlptrain.errors import ConfigError
 from nlptrain.score_lines import score_lines
 
-ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file; see `nlptrain schema`.")]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[key=value]...", help="Settings over the file, e.g. training.seed=1")
-]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 Data = Annotated[
     str, typer.Option("--data", metavar="FILE", help="CSV, TSV, JSONL or Parquet file, or a Hub data set.")
@@ -34,8 +30,8 @@ Resume = Annotated[
 app = typer.Typer(
     name="nlptrain",
     help="Fine-tune small transformers for text classification and similarity regression, and say how good they are.",
-    epilog="Exit codes: 0 done, 2 usage or configuration, 3 data, 4 checkpoint or model, 5 diverged, 6 resources, "
-    "7 processes, 130 interrupted, 143 terminated.",
+    epilog="Exit codes: 0 done, 1 a check of verify failed, 2 usage or configuration, 3 data, 4 checkpoint or model, "
+    "5 diverged, 6 resources, 7 processes, 130 interrupted, 143 terminated.",
     no_args_is_help=True,
     add_completion=True,
     rich_markup_mode=None,
@@ -58,7 +54,9 @@ def train(
         checked = _load(config, words)
         from nlptrain.pipeline import run
 
-        return run(checked, resume=checkpoint or resume).model_dump(mode="json") | {"run": checked.training["output_dir"]}
+        return run(checked, resume=checkpoint or resume).model_dump(mode="json") | {
+            "run": checked.training["output_dir"]
+        }
 
     _command(work, _show_run, as_json=as_json, debug=debug)
 

@@ -136,7 +136,9 @@ def resolve(config: Config, folder: RunFolder, *, resume: bool) -> Config:
     config = config.model_copy(update={"model": config.model.model_copy(update={"name": name})})
     check_parts(config, folder)
     if resume:
-        refuse_changes(config_file.load(folder.config).model_dump(mode="json"), config.model_dump(mode="json"), folder.path)
+        refuse_changes(
+            config_file.load(folder.config).model_dump(mode="json"), config.model_dump(mode="json"), folder.path
+        )
     # every process has looked at the folder before one of them writes to it
     processes.wait_for_all()
     return config

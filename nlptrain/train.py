@@ -37,8 +37,8 @@ def fit(trainer: FineTuner, run: RunFolder, *, resume: str | bool) -> dict[str, 
         Steps done, the best step, the final training loss and the speed; JSON-ready.
 
     Raises:
-        ModelError: a named checkpoint is incomplete or damaged, all are damaged, one is unsafe to read, or rows, labels,
-            processes, settings or the names of the weights differ from the checkpoint's.
+        ModelError: a named checkpoint is incomplete or damaged, all are damaged, one is unsafe to read, or rows,
+            labels, processes, settings or the names of the weights differ from the checkpoint's.
         ResourceError: there is no room for two checkpoints.
         StoppedError: a signal came; the checkpoint is written.
         ConfigError: the library or a part refuses a combination of settings.

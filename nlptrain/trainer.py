@@ -6,7 +6,8 @@ What is overridden, and which silent fault of the stock class it removes:
   processes, so that neither changes it (stock: multiplied by both for encoder models, and a mean of unequal means);
 * batches come from `RankBatches`, so that order is exact on resume and equal for any number of processes;
 * evaluation keeps the order of the rows whatever the training order;
-* the evaluation loss is the exact mean over rows (stock: repeats the loss of a padded last batch).
+* the evaluation loss is the exact mean over rows (stock: repeats the loss of a padded last batch);
+* evaluating leaves the random numbers of training alone, so that doing it more often changes nothing that is learned.
 
 What is done to its checkpoints is in `nlptrain.resumption`.
 """
@@ -171,7 +172,9 @@ class FineTuner(ResumableTrainer):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """As in the base class, with every metric computed on the whole gathered arrays and the loss exact."""
-        output = super().evaluation_loop(dataloader, description, False, ignore_keys, metric_key_prefix)
+        # starting a loader draws a number, which would change the dropout of the steps after it
+        with torch.random.fork_rng(devices=[]):
+            output = super().evaluation_loop(dataloader, description, False, ignore_keys, metric_key_prefix)
         if output.label_ids is not None:
             logits, labels = (torch.from_numpy(np.asarray(a)) for a in (output.predictions, output.label_ids))
             loss = self.loss.evaluation(logits.double(), labels)

@@ -23,6 +23,7 @@ LAYERS = [
     {"pipeline"},
     {"grid"},
     {"command"},
+    {"verify"},
     {"cli_evidence"},
     {"cli"},
     {"__main__"},

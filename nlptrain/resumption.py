@@ -12,13 +12,11 @@ What is overridden, and which silent fault of the stock class it removes:
 """
 
 import json
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from time import time
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from nlptrain import checkpoints, processes
@@ -68,7 +66,8 @@ class ResumableTrainer(Trainer):
         return (num_train_epochs, 0) if self._resumed_from and self.control.should_training_stop else begun
 
     def _finalize_training(self, trial: Any, num_train_samples: int, start_time: float) -> Any:
-        return super()._finalize_training(trial, num_train_samples, start_time - self._seconds_before)
+        base: Any = super()
+        return base._finalize_training(trial, num_train_samples, start_time - self._seconds_before)
 
     def _load_callback_state(self) -> None:
         order = [type(callback) for callback in self.callback_handler.callbacks]
@@ -106,7 +105,7 @@ class ResumableTrainer(Trainer):
         }
         write_json(Path(output_dir, _counters(self.args)), counters)
 
-    def _save(self, output_dir: str | None = None, state_dict: Mapping[str, torch.Tensor] | None = None) -> None:
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Model and tokenizer; what the base class adds is a pickle of the arguments."""
         if not self.args.should_save:
             return

@@ -77,7 +77,7 @@ class EmbeddingNormalization(TrainerCallback, ExportableState):
         self.projected_, self.candidates_ = 0, 0
 
     def state(self) -> dict[str, Any]:
-        """Arguments, what the next entry will say and, in a stock model, its layer before folding with what was fitted."""
+        """Arguments, what the next log will say and, in a stock model, its layer before folding with its statistics."""
         names = ("kind", "components", "table", "max_norm")
         kept = {name: getattr(self, name) for name in ("report_", "projected_", "candidates_")}
         inserted = {"inserted": self.inserted_.dump() if self.inserted_ else None}

@@ -65,7 +65,7 @@ class GradientClipping(TrainerCallback, ExportableState):
             raise ValueError(f"exclude is for by='adaptive', found by={by!r}: leave exclude out")
         self.window, self.floor, self.exclude = window, floor, list(exclude)
         self.norms: list[float] = []
-        self.tally: list[float] = []
+        self.tally: list[Any] = []
         self.tally_ = rules.Tally()
 
     def state(self) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def _digests(prefix: Path) -> list[str]:
     return [path.read_text("utf-8") for path in sorted(prefix.parent.glob(f"{prefix.name}*"))]
 
 
-def _losses(folder: RunFolder) -> dict[Any, float]:
+def _losses(folder: RunFolder) -> dict[Any, float | None]:
     entries = map(json.loads, folder.history.read_text("utf-8").splitlines())
     return {entry["step"]: entry["loss"] for entry in entries if "loss" in entry}
 

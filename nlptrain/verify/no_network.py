@@ -1,5 +1,6 @@
 """``python -m nlptrain.verify.no_network FILE WORDS...``: a command for which every connection is noted and refused."""
 
+import runpy
 import socket
 import sys
 from collections.abc import Callable
@@ -33,7 +34,5 @@ if __name__ == "__main__":
     seen = Path(sys.argv[1])
     seen.write_text("", encoding="utf-8")
     sys.addaudithook(refusing(seen))
-    from nlptrain.cli import main
-
-    sys.argv = ["nlptrain", *sys.argv[2:]]
-    main()
+    sys.argv = sys.argv[1:]
+    runpy.run_module("nlptrain", run_name="__main__", alter_sys=True)

@@ -10,7 +10,7 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +37,20 @@ def writing(checkpoint: Path, *, main: bool) -> Iterator[None]:
     """
     whole = False
     if main:
-        shutil.rmtree(checkpoint, ignore_errors=True)
+        remove(checkpoint)
     try:
         yield
         whole = True
     finally:
         if main and not whole:
-            shutil.rmtree(checkpoint, ignore_errors=True)
+            remove(checkpoint)
+
+
+def remove(checkpoint: Path) -> None:
+    """Delete a checkpoint, its manifest first: one that is half gone does not exist, rather than being damaged."""
+    with suppress(OSError):
+        (checkpoint / MANIFEST).unlink()
+    shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 def seal(checkpoint: Path, facts: Mapping[str, Any]) -> None:
@@ -114,7 +121,7 @@ def rotate(parent: Path, *, keep: int | None, best: int | None) -> None:
     kept = 0
     for checkpoint in reversed(steps(parent)):
         if kept >= keep and checkpoint.name != f"{_PREFIX}{best}":
-            shutil.rmtree(checkpoint, ignore_errors=True)
+            remove(checkpoint)
         else:
             kept += verifies(checkpoint)
 

@@ -10,29 +10,28 @@ from typing import Annotated, Any
 import typer
 
 from nlptrain import cli_evidence
-from nlptrain.command import Debug, Json
+from nlptrain.command import ConfigFile, Debug, Json, Overrides
 from nlptrain.command import command as _command
 from nlptrain.command import fail as _fail
 from nlptrain.errors import ConfigError
 from nlptrain.score_lines import score_lines
 
-ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file; see `nlptrain schema`.")]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[key=value]...", help="Settings over the file, e.g. training.seed=1")
-]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 Data = Annotated[
     str, typer.Option("--data", metavar="FILE", help="CSV, TSV, JSONL or Parquet file, or a Hub data set.")
 ]
 Output = Annotated[Path, typer.Option("--output", metavar="FILE", help="A .csv or .jsonl file to write.")]
 Drawing = Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Also draw it to an .svg file.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue the run from its newest checkpoint.")]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Continue from the newest checkpoint, or from the one whose PATH is given besides."),
+]
 
 app = typer.Typer(
     name="nlptrain",
     help="Fine-tune small transformers for text classification and similarity regression, and say how good they are.",
-    epilog="Exit codes: 0 done, 2 usage or configuration, 3 data, 4 checkpoint or model, 5 diverged, 6 resources, "
-    "7 processes, 130 interrupted, 143 terminated.",
+    epilog="Exit codes: 0 done, 1 a check of verify failed, 2 usage or configuration, 3 data, 4 checkpoint or model, "
+    "5 diverged, 6 resources, 7 processes, 130 interrupted, 143 terminated.",
     no_args_is_help=True,
     add_completion=True,
     rich_markup_mode=None,
@@ -51,10 +50,13 @@ def train(
     """Fine-tune, evaluate and write a run folder."""
 
     def work() -> Mapping[str, Any]:
-        checked = _load(config, overrides)
+        words, checkpoint = _checkpoint(overrides or []) if resume else (overrides, None)
+        checked = _load(config, words)
         from nlptrain.pipeline import run
 
-        return run(checked, resume=resume).model_dump(mode="json") | {"run": checked.training["output_dir"]}
+        return run(checked, resume=checkpoint or resume).model_dump(mode="json") | {
+            "run": checked.training["output_dir"]
+        }
 
     _command(work, _show_run, as_json=as_json, debug=debug)
 
@@ -162,6 +164,14 @@ def _load(config: Path, overrides: list[str] | None) -> Any:
     checked = load(config, overrides or ())
     folder = checked.training.get("output_dir") or f"runs/{config.stem}"
     return checked.model_copy(update={"training": {**checked.training, "output_dir": folder}})
+
+
+def _checkpoint(words: list[str]) -> tuple[list[str], str | None]:
+    """The words of a resumed run that are settings, and the one that is the path of a checkpoint."""
+    paths = [word for word in words if "=" not in word or Path(word).is_dir()]
+    if len(paths) > 1:
+        raise ConfigError("USAGE", f"--resume takes one checkpoint, found {' and '.join(paths)}")
+    return [word for word in words if word not in paths], paths[0] if paths else None
 
 
 def _open(run: Path) -> Any:

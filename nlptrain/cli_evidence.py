@@ -1,13 +1,15 @@
 """Commands about many runs at once. Heavy libraries are imported inside them."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from nlptrain.command import Debug, Json, command
+from nlptrain.command import ConfigFile, Debug, Json, Overrides, command
 from nlptrain.errors import ConfigError
+from nlptrain.verify import VERIFICATIONS
 
 GridFile = Annotated[Path, typer.Argument(metavar="GRID", help="A YAML file with base, variants, seeds and output.")]
 Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Runs at a time, each with its share of the cores.")]
@@ -28,6 +30,7 @@ GluePaths = Annotated[list[Path], typer.Argument(metavar="RUNS...", help="Run fo
 Submission = Annotated[
     Path | None, typer.Option("--submission", metavar="FILE", help="Also write the benchmark's .zip; needs the models.")
 ]
+What = Annotated[str, typer.Argument(metavar="WHAT", help=f"One of {', '.join(VERIFICATIONS)}.")]
 Split = Annotated[str | None, typer.Option("--split", help="Which rows; left out: test, else validation.")]
 
 app = typer.Typer(rich_markup_mode=None)
@@ -112,6 +115,32 @@ def glue(runs: GluePaths, submission: Submission = None, as_json: Json = False, 
         return found | {"submission": stage.submit(gathered, submission)}
 
     command(work, _show_glue, as_json=as_json, debug=debug)
+
+
+@app.command()
+def verify(
+    what: What, config: ConfigFile, overrides: Overrides = None, as_json: Json = False, debug: Debug = False
+) -> None:
+    """Prove a promise on this machine with a few steps of this configuration; exit code 1 where it does not hold."""
+    held: list[bool] = []
+
+    def work() -> Mapping[str, Any]:
+        from nlptrain.config.load import load
+        from nlptrain.verify import verify
+
+        found = verify(what, load(config, overrides or ()))
+        held.append(found["passed"])
+        return found
+
+    command(work, _show_checks, as_json=as_json, debug=debug)
+    if not all(held):
+        sys.exit(1)
+
+
+def _show_checks(found: Mapping[str, Any]) -> list[str]:
+    from nlptrain.verify.check import lines
+
+    return lines(found)
 
 
 def _show_comparisons(found: Mapping[str, Any]) -> list[str]:

@@ -6,12 +6,17 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 from nlptrain.errors import NlptrainError, ProcessError, ResourceError, named
 
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file; see `nlptrain schema`.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[key=value]...", help="Settings over the file, e.g. training.seed=1")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document on standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")]
 

@@ -15,11 +15,10 @@ from nlptrain import baselines, callbacks, processes, results, training_argument
 from nlptrain.callbacks import reporting
 from nlptrain.check import check_parts
 from nlptrain.config import load as config_file
-from nlptrain.config.changes import changes
+from nlptrain.config.changes import refuse_changes
 from nlptrain.config.schema import Config
 from nlptrain.data.encode import encode, length_facts, length_limit
 from nlptrain.data.load import Splits, load_splits
-from nlptrain.errors import ModelError
 from nlptrain.inference import open_run
 from nlptrain.interruption import handled, interrupt
 from nlptrain.metrics.registry import METRICS
@@ -38,12 +37,12 @@ from nlptrain.trainer import FineTuner
 logger = logging.getLogger(__name__)
 
 
-def run(config: Config, *, resume: bool = False) -> RunResult:
+def run(config: Config, *, resume: bool | str = False) -> RunResult:
     """Fine-tune, evaluate and write a run folder.
 
     Args:
         config: a checked configuration with ``training.output_dir``.
-        resume: continue from the newest checkpoint of that folder.
+        resume: continue from the newest checkpoint of that folder, or from the one at this path and no other.
 
     Raises:
         NlptrainError: one of its kinds, each with its exit code.
@@ -52,14 +51,14 @@ def run(config: Config, *, resume: bool = False) -> RunResult:
     count = processes.start()
     with handled(interrupt), RunStatus(folder.status, main=processes.is_main()) as status:
         clock = Clock()
-        config = resolve(config, folder, resume=resume)
+        config = resolve(config, folder, resume=bool(resume))
         splits = load_splits(config.spec, config.data, seed=config.training["seed"])
         for note in splits.notes:
             logger.info("%s", note)
         work = assemble(config, splits, folder)
         status.running(count)
         clock.lap("prepare")
-        trained = fit(work.trainer, folder, resume=config.training.get("resume_from_checkpoint") or resume)
+        trained = fit(work.trainer, folder, resume=_checkpoint(config, resume))
         work.export(folder)
         clock.lap("train")
         # what is scored is what was saved, the way `nlptrain evaluate` scores it
@@ -138,9 +137,9 @@ def resolve(config: Config, folder: RunFolder, *, resume: bool) -> Config:
     config = config.model_copy(update={"model": config.model.model_copy(update={"name": name})})
     check_parts(config, folder)
     if resume:
-        changed = changes(config_file.load(folder.config).model_dump(mode="json"), config.model_dump(mode="json"))
-        if changed:
-            raise ModelError("RESUME", [f"{folder.path}: cannot continue with another {line}" for line in changed])
+        refuse_changes(
+            config_file.load(folder.config).model_dump(mode="json"), config.model_dump(mode="json"), folder.path
+        )
     # every process has looked at the folder before one of them writes to it
     processes.wait_for_all()
     return config
@@ -176,10 +175,15 @@ def assemble(config: Config, splits: Splits, folder: RunFolder) -> Work:
         eval_rows=encoded["validation"],
         optim=config.optim,
         keep_checkpoints=training["save_total_limit"],
+        config=config.model_dump(mode="json"),
         callbacks=parts,
     )
     reporting.settle(trainer.callback_handler.callbacks, folder.logs)
     return Work(config, model, tokenizer, target, encoded, limit, trainer)
+
+
+def _checkpoint(config: Config, resume: bool | str) -> bool | str:
+    return resume if isinstance(resume, str) else config.training.get("resume_from_checkpoint") or resume
 
 
 def _score(config: Config, splits: Splits, found: Predictions) -> SplitScores:

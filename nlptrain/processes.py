@@ -29,7 +29,7 @@ def start() -> int:
         ProcessError: there are fewer processes than the launcher was asked for.
     """
     asked = max(int(os.environ.get("WORLD_SIZE", "1")), _asked_of_launcher())
-    if "RANK" in os.environ and not distributed.is_initialized():
+    if launched() and not distributed.is_initialized():
         # Trainer passes its time limit on for GPUs only; without one a lost process would be waited for 30 minutes.
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         distributed.init_process_group(backend, timeout=TIMEOUT)
@@ -50,6 +50,11 @@ def finish() -> None:
 def is_main() -> bool:
     """Whether this process writes files and speaks to the user."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def launched() -> bool:
+    """Whether a launcher started this process as one of several, or as the only one."""
+    return "RANK" in os.environ
 
 
 def wait_for_all() -> None:

@@ -3,14 +3,18 @@
 import logging
 import shutil
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch.serialization import get_unsafe_globals_in_checkpoint
+from transformers.trainer_pt_utils import safe_globals
 
 from nlptrain import checkpoints
 from nlptrain.callbacks.progress import ProgressDisplay
 from nlptrain.callbacks.stop_signals import StopSignals
+from nlptrain.config.changes import refuse_changes
 from nlptrain.errors import ConfigError, ModelError, ResourceError
 from nlptrain.run_folder import RunFolder
 from nlptrain.trainer import FineTuner
@@ -33,8 +37,8 @@ def fit(trainer: FineTuner, run: RunFolder, *, resume: str | bool) -> dict[str, 
         Steps done, the best step, the final training loss and the speed; JSON-ready.
 
     Raises:
-        ModelError: a named checkpoint is incomplete or damaged, all are damaged, or rows, labels, processes or the
-            names of the weights differ from the checkpoint's.
+        ModelError: a named checkpoint is incomplete or damaged, all are damaged, one is unsafe to read, or rows,
+            labels, processes, settings or the names of the weights differ from the checkpoint's.
         ResourceError: there is no room for two checkpoints.
         StoppedError: a signal came; the checkpoint is written.
         ConfigError: the library or a part refuses a combination of settings.
@@ -42,6 +46,7 @@ def fit(trainer: FineTuner, run: RunFolder, *, resume: str | bool) -> dict[str, 
     checkpoint = _checkpoint(run, resume) if resume else None
     if checkpoint is not None:
         _check_same(trainer, checkpoint)
+        _check_safe(checkpoint)
         _check_weights(trainer, checkpoint)
         logger.info("resuming from %s", checkpoint)
     _check_disk(trainer, run)
@@ -75,15 +80,29 @@ def _checkpoint(run: RunFolder, resume: str | bool) -> Path | None:
 
 
 def _check_same(trainer: FineTuner, checkpoint: Path) -> None:
-    """Refuse to continue on other rows, labels or processes."""
+    """Refuse to continue on other rows, labels, processes or settings."""
     before, now = checkpoints.facts(checkpoint), trainer.training_facts
     changed = [
         f"{checkpoint}: cannot continue with other {key}: {before.get(key)!r} in the checkpoint, {now[key]!r} now"
         for key in now
-        if before.get(key) != now[key]
+        if before.get(key) != now[key] and key != "config"
     ]
     if changed:
         raise ModelError("RESUME", changed)
+    refuse_changes(before.get("config") or {}, now["config"] or {}, checkpoint)
+
+
+def _check_safe(checkpoint: Path) -> None:
+    """The states are pickles that are read without running what they name; refuse those that name more than arrays."""
+    for path in sorted([*checkpoint.glob("*.pt"), *checkpoint.glob("*.pth")]):
+        try:
+            with safe_globals():
+                unsafe = get_unsafe_globals_in_checkpoint(path)
+        except (OSError, ValueError, RuntimeError, UnpicklingError) as error:
+            raise ModelError("CHECKPOINT", f"{path}: cannot be read: {error}") from error
+        if unsafe:
+            names = ", ".join(unsafe)
+            raise ModelError("UNSAFE", f"{path}: unsafe: it asks for {names}; continue from a checkpoint of your own")
 
 
 def _check_disk(trainer: FineTuner, run: RunFolder) -> None:

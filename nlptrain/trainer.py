@@ -1,4 +1,4 @@
-"""The seam to `transformers.Trainer`: the only module, besides the callbacks, that knows its insides.
+"""The seam to `transformers.Trainer`: with its base and the callbacks, all that knows its insides.
 
 What is overridden, and which silent fault of the stock class it removes:
 
@@ -7,11 +7,13 @@ What is overridden, and which silent fault of the stock class it removes:
 * batches come from `RankBatches`, so that order is exact on resume and equal for any number of processes;
 * evaluation keeps the order of the rows whatever the training order;
 * the evaluation loss is the exact mean over rows (stock: repeats the loss of a padded last batch);
-* a checkpoint holds no pickled arguments (they contain the Hub token in plain text).
+* evaluating leaves the random numbers of training alone, so that doing it more often changes nothing that is learned.
+
+What is done to its checkpoints is in `nlptrain.resumption`.
 """
 
+from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -26,14 +28,11 @@ from transformers import (
     PreTrainedTokenizerBase,
     PrinterCallback,
     ProgressCallback,
-    Trainer,
     TrainerCallback,
     TrainingArguments,
 )
-from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import EvalLoopOutput
 
-from nlptrain import checkpoints, processes
 from nlptrain.callbacks.line_search import ArmijoLineSearch
 from nlptrain.callbacks.non_finite_guard import NonFiniteGuard
 from nlptrain.config.parts import OptimConfig
@@ -45,10 +44,11 @@ from nlptrain.metrics.scores import selection_value
 from nlptrain.models.loss import Loss, counted, usual
 from nlptrain.optim import optimizer, parameter_groups
 from nlptrain.outputs import OUTPUTS, score_logits
+from nlptrain.resumption import ResumableTrainer
 from nlptrain.tasks import IGNORED, TaskSpec
 
 
-class FineTuner(Trainer):
+class FineTuner(ResumableTrainer):
     """Trainer for one `TaskSpec`.
 
     Args:
@@ -62,6 +62,7 @@ class FineTuner(Trainer):
         eval_rows: encoded rows; kept in order.
         optim: the optimizer; None: the library's, by ``args.optim``.
         keep_checkpoints: newest ones that stay, besides the best; None: all.
+        config: JSON-ready, for the manifests of checkpoints.
         callbacks: in the order in which they are called.
     """
 
@@ -78,6 +79,7 @@ class FineTuner(Trainer):
         eval_rows: Dataset | None = None,
         optim: OptimConfig | None = None,
         keep_checkpoints: int | None = None,
+        config: Mapping[str, Any] | None = None,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
         self.task = task
@@ -88,6 +90,7 @@ class FineTuner(Trainer):
         if args.use_cpu:
             keep_memory()
             speed_up(model, own_gradient=args.world_size == 1)
+        self.config = config
         search = [ArmijoLineSearch(self)] if optim and optim.searches else []
         super().__init__(
             model=model,
@@ -178,7 +181,9 @@ class FineTuner(Trainer):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """As in the base class, with every metric computed on the whole gathered arrays and the loss exact."""
-        output = super().evaluation_loop(dataloader, description, False, ignore_keys, metric_key_prefix)
+        # starting a loader draws a number, which would change the dropout of the steps after it
+        with torch.random.fork_rng(devices=[]):
+            output = super().evaluation_loop(dataloader, description, False, ignore_keys, metric_key_prefix)
         if output.label_ids is not None:
             logits, labels = (torch.from_numpy(np.asarray(a)) for a in (output.predictions, output.label_ids))
             loss = self.loss.evaluation(logits.double(), labels)
@@ -211,21 +216,6 @@ class FineTuner(Trainer):
             padding_index=len(rows),
         )
 
-    def _load_callback_state(self) -> None:
-        """As in the base class, which puts restored callbacks last, and in their old order."""
-        order = [type(callback) for callback in self.callback_handler.callbacks]
-        super()._load_callback_state()
-        self.callback_handler.callbacks.sort(key=lambda callback: order.index(type(callback)))
-        self._find_best()
-
-    def _find_best(self) -> None:
-        """The best checkpoint where it lies now: the library remembers a path, and goes on without it when it moved."""
-        step = self.state.best_global_step
-        if step and self.args.load_best_model_at_end:
-            best = checkpoints.folder(Path(str(self.args.output_dir)), step)
-            checkpoints.verify(best)
-            self.state.best_model_checkpoint = str(best)
-
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler[int]:
         return SequentialSampler(eval_dataset)
 
@@ -255,30 +245,14 @@ class FineTuner(Trainer):
 
     @cached_property
     def training_facts(self) -> dict[str, Any]:
-        """What a checkpoint depends on besides the configuration: processes, rows and labels."""
+        """What a checkpoint depends on: processes, labels, rows and the configuration."""
         rows = {"train": self.train_dataset, "validation": self.eval_dataset}
         return {
             "processes": self.args.world_size,
             "labels": self._names,
             "rows": {split: fingerprint(cast("Dataset", found)) for split, found in rows.items() if found is not None},
+            "config": self.config,
         }
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """As in the base class, but a checkpoint exists with its manifest, and only then are older ones deleted."""
-        parent, main = Path(str(self.args.output_dir)), self.args.should_save
-        target = checkpoints.folder(parent, self.state.global_step)
-        with checkpoints.writing(target, main=main):
-            super()._save_checkpoint(model, trial)
-            processes.wait_for_all()
-            if main:
-                checkpoints.seal(target, {"step": self.state.global_step, **self.training_facts})
-        if main:
-            checkpoints.rotate(parent, keep=self.keep_checkpoints, best=self.state.best_global_step)
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        super()._save(output_dir, state_dict)
-        if self.args.should_save:
-            Path(output_dir or str(self.args.output_dir), TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
 
 def longest_first(rows: Dataset) -> tuple[Dataset, NDArray[np.int64]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from nlptrain import checkpoints
@@ -181,3 +182,107 @@ def test_a_signal_ends_a_run_between_two_steps_and_it_continues_to_the_same_weig
     assert nlptrain("train", card, *words, "--resume").code == 0
     one, two = (load_file(run / "model" / "model.safetensors") for run in (tmp_path / "run", stopped))
     assert all(one[name].equal(two[name]) for name in one)
+
+
+def test_the_manifest_goes_first_so_that_a_half_removed_checkpoint_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = made(tmp_path, 1)
+    # as if killed in the middle
+    monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)
+    checkpoints.remove(checkpoint)
+    assert checkpoint.exists()
+    assert checkpoints.newest(tmp_path) is None
+
+
+@pytest.fixture
+def done(nlptrain: Callable[..., Done], card: Path, tmp_path: Path) -> Path:
+    """A finished run of three epochs with all of its checkpoints."""
+    assert nlptrain("train", card, "training.save_total_limit=9").code == 0
+    return tmp_path / "run"
+
+
+def test_a_manifest_names_every_file_and_what_the_run_was(done: Path) -> None:
+    checkpoint = done / "checkpoints" / "checkpoint-42"
+    found = checkpoints.verify(checkpoint)
+    there = {p.relative_to(checkpoint).as_posix() for p in checkpoint.rglob("*") if p.is_file()}
+    assert found["files"].keys() == there - {checkpoints.MANIFEST}
+    assert (found["step"], found["processes"], found["labels"]) == (42, 1, ["negative", "positive"])
+    assert found["rows"].keys() == {"train", "validation"}
+    assert found["config"]["training"]["seed"] == 42
+    # states of the optimizer, the schedule and the random numbers: read without running anything they name
+    pickled = {name for name in there if not name.endswith((".json", ".safetensors", ".txt"))}
+    assert pickled == {"optimizer.pt", "scheduler.pt", "rng_state.pth"}
+
+
+def test_a_harmless_change_is_noted_and_changes_nothing(
+    nlptrain: Callable[..., Done], card: Path, done: Path, tmp_path: Path
+) -> None:
+    expected = load_file(done / "model" / "model.safetensors")
+    checkpoints.remove(done / "checkpoints" / "checkpoint-42")
+    (tmp_path / "train.csv").rename(tmp_path / "other.csv")
+    words = ("training.logging_steps=3", "training.save_total_limit=8", f"data.train={tmp_path}/other.csv")
+    again = nlptrain("train", card, *words, "--resume")
+    assert again.code == 0, again.err
+    assert "training.logging_steps: 10 in the run, 3 now; it changes nothing that is learned" in again.err
+    assert "data.train" in again.err
+    assert all(value.equal(expected[name]) for name, value in load_file(done / "model" / "model.safetensors").items())
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("training.seed=7", "training.seed: 42 in the run, 7 now"),
+        ("training.per_device_train_batch_size=4", "training.per_device_train_batch_size: 8 in the run, 4 now"),
+        ("training.num_train_epochs=4", "training.num_train_epochs: 3 in the run, 4 now"),
+        ("training.lr_scheduler_type=cosine", "training.lr_scheduler_type: 'linear' in the run, 'cosine' now"),
+        ("schedule={name: cosine}", "schedule: None in the run"),
+        ("data.max_length=16", "data.max_length: 256 in the run, 16 now"),
+        ("data.clean=[lowercase]", "data.clean: [] in the run, ['lowercase'] now"),
+        ("task.labels=[positive, negative]", "['negative', 'positive'] in the run, ['positive', 'negative'] now"),
+    ],
+)
+def test_a_change_that_alters_training_is_refused_also_from_a_named_checkpoint(
+    nlptrain: Callable[..., Done], card: Path, done: Path, tmp_path: Path, word: str, line: str
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in done.rglob("*")}
+    again = nlptrain("train", card, word, "--resume")
+    assert (again.code, line in again.err) == (4, True), again.err
+    assert {path: path.stat().st_mtime_ns for path in done.rglob("*")} == before
+    # in a folder of its own there is no configuration to compare with but the manifest's
+    where = f"training.resume_from_checkpoint={done}/checkpoints/checkpoint-28"
+    other = nlptrain("train", card, word, where, f"training.output_dir={tmp_path}/other")
+    assert (other.code, "cannot continue with" in other.err) == (4, True), other.err
+
+
+def test_resume_takes_the_path_of_a_checkpoint_and_no_other(
+    nlptrain: Callable[..., Done], card: Path, done: Path
+) -> None:
+    chosen = done / "checkpoints" / "checkpoint-28"
+    again = nlptrain("train", card, "--resume", chosen, "training.save_total_limit=9")
+    assert (again.code, f"resuming from {chosen}" in again.err) == (0, True), again.err
+    (chosen / "scheduler.pt").unlink()
+    again = nlptrain("train", card, "--resume", chosen)
+    assert (again.code, "scheduler.pt is missing" in again.err) == (4, True)
+    assert nlptrain("train", card, "--resume", chosen, chosen.parent).code == 2
+
+
+class Planted:
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.canary),)
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_a_state_that_would_run_something_is_refused_before_it_is_read(
+    nlptrain: Callable[..., Done], card: Path, done: Path, tmp_path: Path, name: str
+) -> None:
+    checkpoint = done / "checkpoints" / "checkpoint-42"
+    torch.save({"state": Planted(tmp_path / "canary")}, checkpoint / name)
+    # by somebody who also knows how to seal it
+    checkpoints.seal(checkpoint, {k: v for k, v in checkpoints.facts(checkpoint).items() if k != "files"})
+    again = nlptrain("train", card, "training.save_total_limit=9", "--resume")
+    assert (again.code, "error[E_UNSAFE]" in again.err, "mkdir" in again.err) == (4, True, True), again.err
+    assert not (tmp_path / "canary").exists()

@@ -81,17 +81,6 @@ def test_regression_answers_in_the_users_unit(nlptrain: Callable[..., Done], car
         assert evaluated == pytest.approx(metrics, rel=1e-4)
 
 
-def test_a_stopped_run_continues_to_the_same_weights(nlptrain: Callable[..., Done], card: Path, tmp_path: Path) -> None:
-    assert nlptrain("train", card, "training.save_total_limit=9").code == 0
-    again = tmp_path / "again"
-    assert nlptrain("train", card, f"training.output_dir={again}", "training.save_total_limit=9").code == 0
-    for path in (again / "model", *again.glob("checkpoints/checkpoint-42")):
-        subprocess.run(["rm", "-r", str(path)], check=True)
-    assert nlptrain("train", card, f"training.output_dir={again}", "--resume").code == 0
-    one, two = (load_file(run / "model" / "model.safetensors") for run in (tmp_path / "run", again))
-    assert all(one[key].equal(two[key]) for key in one)
-
-
 def test_a_checkpoint_that_lacks_a_weight_is_not_continued(
     nlptrain: Callable[..., Done], card: Path, tmp_path: Path
 ) -> None:

@@ -193,18 +193,3 @@ def test_a_checkpoint_holds_no_pickled_arguments(folder: Path, tmp_path: Path) -
     names = {path.name for path in tmp_path.rglob("*") if path.is_file()}
     assert "training_args.bin" not in names
     assert {"model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"} <= names
-
-
-@pytest.mark.parametrize(("stopped_at", "oversample"), [(2, False), (4, False), (3, True)])
-def test_resuming_gives_the_weights_of_the_uninterrupted_run(
-    folder: Path, tmp_path: Path, stopped_at: int, oversample: bool
-) -> None:
-    options = {"save_strategy": "steps", "save_steps": 1, "num_train_epochs": 3, "learning_rate": 1e-2}
-    options |= {"save_total_limit": 9, "oversample": oversample}
-    whole = fine_tuner(folder, tmp_path, **options)
-    whole.train()
-    checkpoint = tmp_path / "checkpoints" / f"checkpoint-{stopped_at}"
-    again = fine_tuner(folder, tmp_path, **options)
-    again.train(resume_from_checkpoint=str(checkpoint))
-    for name, weight in whole.model.state_dict().items():
-        assert torch.equal(weight, again.model.state_dict()[name]), name

@@ -1,8 +1,9 @@
-"""The maths of gradient clipping on plain tensors; nothing in here waits for a device except `Tally.report`."""
+"""The maths of gradient clipping on plain tensors; nothing in here waits for a device except what reads a `Tally`."""
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,9 +78,9 @@ class Tally:
 
     steps: int = 0
     norm: Tensor | float = 0.0
-    finite: Tensor | int = 0
-    hit: Tensor | int = 0
-    of: Tensor | int = 0
+    finite: Tensor | float = 0
+    hit: Tensor | float = 0
+    of: Tensor | float = 0
 
     def add(self, norm: Tensor, clipped: Clipped) -> None:
         """One optimizer step with global gradient norm `norm` (0-dim) before clipping."""
@@ -89,6 +90,11 @@ class Tally:
         self.finite = self.finite + counts
         self.hit = self.hit + counts * clipped.hit
         self.of = self.of + counts * clipped.of
+
+    def values(self) -> list[Any]:
+        """The fields as plain numbers, in their order."""
+        fields = (self.steps, self.norm, self.finite, self.hit, self.of)
+        return [field.item() if isinstance(field, Tensor) else field for field in fields]
 
     def report(self) -> dict[str, float]:
         """Mean norm before clipping, and clipped units over all units in [0, 1]; NaN where no step counts."""

@@ -77,10 +77,11 @@ class EmbeddingNormalization(TrainerCallback, ExportableState):
         self.projected_, self.candidates_ = 0, 0
 
     def state(self) -> dict[str, Any]:
-        """Arguments and, in a stock model, the layer before folding with what was fitted."""
+        """Arguments, what the next log will say and, in a stock model, its layer before folding with its statistics."""
         names = ("kind", "components", "table", "max_norm")
+        kept = {name: getattr(self, name) for name in ("report_", "projected_", "candidates_")}
         inserted = {"inserted": self.inserted_.dump() if self.inserted_ else None}
-        return {"args": {name: getattr(self, name) for name in names}, "attributes": inserted}
+        return {"args": {name: getattr(self, name) for name in names}, "attributes": inserted | kept}
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -97,7 +98,8 @@ class EmbeddingNormalization(TrainerCallback, ExportableState):
                 fit(normalizer, model, loader, size)
             self.report_ |= normalizer.report()
             logger.info("embeddings normalised (%s): %s", self.kind, self.report_)
-        if self.table:
+        # a table that a checkpoint kept in bounds must not be rounded anew
+        if self.table and not (state.global_step and "table_rows_projected_at_start" in self.report_):
             share = self._project(model) / self.candidates_
             self.report_["table_rows_projected_at_start"] = share
             self.projected_ = self.candidates_ = 0

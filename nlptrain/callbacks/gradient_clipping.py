@@ -23,7 +23,7 @@ USUAL: dict[str, float] = {"norm": 1.0, "value": 1.0, "percentile": 10.0, "adapt
 class GradientClipping(TrainerCallback, ExportableState):
     """Clip the gradients of every optimizer step, after accumulation, all-reduce and unscaling.
 
-    A log entry of the Trainer gets two more keys, both over the steps since the entry before (or since a resume):
+    A log entry of the Trainer gets two more keys, both over the steps since the entry before:
     ``grad_norm_before_clipping``, the mean global norm, and ``clipped_share`` in [0, 1], the share of steps (norm,
     percentile), of elements (value) or of rows (adaptive) that were changed. For other callbacks to see them in
     ``on_log``, this one has to come first.
@@ -65,12 +65,14 @@ class GradientClipping(TrainerCallback, ExportableState):
             raise ValueError(f"exclude is for by='adaptive', found by={by!r}: leave exclude out")
         self.window, self.floor, self.exclude = window, floor, list(exclude)
         self.norms: list[float] = []
+        self.tally: list[Any] = []
         self.tally_ = rules.Tally()
 
     def state(self) -> dict[str, Any]:
-        """Arguments and the history of norms, for a checkpoint; JSON keeps every bit of a norm."""
+        """Arguments, the history of norms and what the next entry will say; JSON keeps every bit of a norm."""
         names = ("by", "threshold", "window", "floor", "exclude")
-        return {"args": {name: getattr(self, name) for name in names}, "attributes": {"norms": self.norms}}
+        kept = {"norms": self.norms, "tally": self.tally_.values()}
+        return {"args": {name: getattr(self, name) for name in names}, "attributes": kept}
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -97,7 +99,7 @@ class GradientClipping(TrainerCallback, ExportableState):
             )
         # a checkpoint made without this callback lacks its entry, and the library fails at the next save
         cast("dict[str, Any]", state.stateful_callbacks).setdefault(type(self).__name__, self.state())
-        self.tally_ = rules.Tally()
+        self.tally_, self.tally = rules.Tally(*self.tally), []
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

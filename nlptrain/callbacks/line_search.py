@@ -49,7 +49,6 @@ class ArmijoLineSearch(TrainerCallback):
         self.trainer = trainer
         self.compute_loss_: Any = None
         self.replay_: LossReplay | None = None
-        self.logged_ = (0, 0)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -66,7 +65,6 @@ class ArmijoLineSearch(TrainerCallback):
         self.compute_loss_ = self.trainer.compute_loss
         # the one public seam through which every loss goes, whatever it is made of
         vars(self.trainer)["compute_loss"] = self.replay_.recording(self.compute_loss_)
-        self.logged_ = _evaluations(optimizer)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -99,7 +97,8 @@ class ArmijoLineSearch(TrainerCallback):
         if logs is None or "loss" not in logs:
             return
         optimizer: ArmijoAdamW = kwargs["optimizer"].optimizer
-        (steps, evaluations), before, found = _evaluations(optimizer), self.logged_, optimizer.search
+        found = optimizer.search
+        (steps, evaluations), before = _evaluations(found), found["logged"]
         entry = {
             "armijo_step_size": found["step_size"],
             "armijo_trials": (evaluations - before[1]) / max(1, steps - before[0]),
@@ -109,7 +108,7 @@ class ArmijoLineSearch(TrainerCallback):
         # the history holds a copy of the logs
         logs.update(entry)
         state.log_history[-1].update(entry)
-        self.logged_ = steps, evaluations
+        found["logged"] = [steps, evaluations]
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -129,9 +128,8 @@ class ArmijoLineSearch(TrainerCallback):
             self.replay_ = None
 
 
-def _evaluations(optimizer: ArmijoAdamW) -> tuple[int, int]:
+def _evaluations(found: dict[str, Any]) -> tuple[int, int]:
     """Steps and evaluations of the loss so far."""
-    found = optimizer.search
     return found["steps"], found["trials"] + found["probes"]
 
 

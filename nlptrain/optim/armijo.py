@@ -62,7 +62,8 @@ class ArmijoAdamW(Optimizer):
 
     The found step size and all counts are in ``state["line_search"]``, and with the moments in a checkpoint:
     ``step_size``, ``steps``, ``trials`` and ``probes`` (evaluations of the closure to search and to measure noise),
-    ``failures`` (steps without an acceptable size: weights as before, bit for bit), ``unsearched`` and ``noise``.
+    ``failures`` (steps without an acceptable size: weights as before, bit for bit), ``unsearched`` and ``noise``; and
+    ``logged``, the steps and evaluations at the last log entry.
 
     Args:
         params: float32 or float64 parameters or groups.
@@ -110,7 +111,12 @@ class ArmijoAdamW(Optimizer):
         self.loss: float | None = None
         super().__init__(params, {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay})
         counts = dict.fromkeys(("steps", "trials", "probes", "failures", "unsearched"), 0)
-        cast("dict[str, Any]", self.state)[SEARCH] = {"step_size": initial_step, **counts, "noise": []}
+        cast("dict[str, Any]", self.state)[SEARCH] = {
+            "step_size": initial_step,
+            **counts,
+            "noise": [],
+            "logged": [0, 0],
+        }
 
     @property
     def search(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from nlptrain import baselines, callbacks, processes, results, training_arguments
+from nlptrain import baselines, callbacks, processes, refinement, results, training_arguments
 from nlptrain.check import check_parts
 from nlptrain.config import load as config_file
 from nlptrain.config.changes import changes
@@ -52,7 +52,7 @@ def run(config: Config, *, resume: bool = False) -> RunResult:
     with handled(interrupt), RunStatus(folder.status, main=processes.is_main()) as status:
         clock = Clock()
         config = resolve(config, folder, resume=resume)
-        splits = load_splits(config.spec, config.data, seed=config.training["seed"])
+        splits = load_splits(config.spec, config.data, seed=config.training["seed"], refine=config.refine)
         for note in splits.notes:
             logger.info("%s", note)
         work = assemble(config, splits, folder)
@@ -61,6 +61,9 @@ def run(config: Config, *, resume: bool = False) -> RunResult:
         trained = fit(work.trainer, folder, resume=config.training.get("resume_from_checkpoint") or resume)
         work.export(folder)
         clock.lap("train")
+        refined = refinement.after_training(folder, config.refine, splits)
+        if refined:
+            clock.lap("refine")
         # what is scored is what was saved, the way `nlptrain evaluate` scores it
         opened = open_run(folder)
         found = {split: opened.predictions(splits.rows[split], rows) for split, rows in work.labelled().items()}
@@ -68,7 +71,8 @@ def run(config: Config, *, resume: bool = False) -> RunResult:
         clock.lap("evaluate")
         others = baselines.scores(config, splits) if processes.is_main() else {}
         clock.lap("baselines")
-        result = _record(work, splits, trained, scores, clock.seconds).model_copy(update={"baselines": others})
+        result = _record(work, splits, trained, scores, clock.seconds)
+        result = result.model_copy(update={"baselines": others, "refinement": refined})
         if processes.is_main():
             for split, rows in found.items():
                 rows.write(folder.predictions(split))

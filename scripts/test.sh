@@ -15,5 +15,6 @@ status=0
 if ((status)); then
     echo "test: ruff or mypy found something above; the tests run all the same" >&2
 fi
-"$python" -m pytest "$@" || status=$?
+# one worker per core; a worker that is done takes tests from another
+"$python" -m pytest -n auto --dist worksteal "$@" || status=$?
 exit "$status"

@@ -174,7 +174,9 @@ def test_launcher_files_leave_precision_and_compilation_to_the_run_and_say_how_t
 def test_the_cpu_file_starts_two_processes_that_know_each_other(tmp_path: Path) -> None:
     script = tmp_path / "count.py"
     script.write_text(
-        "from accelerate import PartialState\ns = PartialState(cpu=True)\nprint(s.num_processes, s.process_index)\n"
+        # one write each, so that the two lines cannot run into each other
+        "import os\nfrom accelerate import PartialState\ns = PartialState(cpu=True)\n"
+        "os.write(1, f'{s.num_processes} {s.process_index}\\n'.encode())\n"
     )
     command = [
         sys.executable,

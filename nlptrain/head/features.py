@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -40,9 +40,9 @@ class Features:
     places: NDArray[np.int64]
     rows: int
 
-    def of(self, column: Sequence[Any]) -> Array:
+    def of(self, column: NDArray[Any]) -> Array:
         """(m,) of this process out of a column (n,)."""
-        return np.asarray(column)[self.places]
+        return np.asarray(column[self.places])
 
     def whole(self, found: Array) -> Array:
         """(n, ...) of all processes, on all of them, from (m, ...) of each; called by all at once."""

@@ -28,7 +28,7 @@ class HeadPlace:
     """
 
     head: Head
-    weights: Mapping[str, tuple[nn.Parameter, ...]]
+    weights: Mapping[str, tuple[Tensor, ...]]
     inputs: tuple[nn.Module, ...]
     description: str
 

@@ -11,7 +11,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from nlptrain import baselines, callbacks, processes, refinement, results, training_arguments
+from nlptrain import baselines, callbacks, processes, refinement, results, scoring, training_arguments
 from nlptrain.check import check_parts
 from nlptrain.config import load as config_file
 from nlptrain.config.changes import changes
@@ -27,7 +27,7 @@ from nlptrain.models.checkpoint import default_name
 from nlptrain.models.objective import facts, fit_cosine, hold_cosine, objective
 from nlptrain.models.target import TargetScale, fold
 from nlptrain.predictions import Predictions
-from nlptrain.results import Ends, RunResult
+from nlptrain.results import RunResult
 from nlptrain.run_folder import RunFolder
 from nlptrain.run_status import RunStatus
 from nlptrain.scoring import SplitScores, score_split
@@ -72,6 +72,8 @@ def run(config: Config, *, resume: bool = False) -> RunResult:
         others = baselines.scores(config, splits) if processes.is_main() else {}
         clock.lap("baselines")
         result = _record(work, splits, trained, scores, clock.seconds)
+        names = splits.labels.names if splits.labels else ()
+        refined = refinement.compared(refined, folder, config.spec, names, found)
         result = result.model_copy(update={"baselines": others, "refinement": refined})
         if processes.is_main():
             for split, rows in found.items():
@@ -196,12 +198,8 @@ def _record(
     return RunResult(
         task=task.name,
         kind=task.kind,
-        metrics={split: found.values for split, found in scores.items()},
-        undefined={split: found.undefined for split, found in scores.items() if found.undefined},
+        **scoring.fields(scores),
         rows={split: len(rows) for split, rows in work.encoded.items()},
-        intervals={split: {n: Ends(**e) for n, e in found.intervals.items()} for split, found in scores.items()},
-        per_class={split: found.per_class for split, found in scores.items()},
-        collapsed={split: found.collapsed for split, found in scores.items() if found.collapsed},
         data=splits.facts | {"tokens": {split: length_facts(rows) for split, rows in work.encoded.items()}},
         model={
             **settings.model_dump(mode="json"),

@@ -61,6 +61,10 @@ class RunFolder:
         """What is known of the head that was fitted before fine-tuning."""
         return self.path / "refine" / "before.json"
 
+    def fine_tuned_predictions(self, split: str) -> Path:
+        """As `predictions`, of the model as fine-tuning left it."""
+        return self.path / "refine" / "predictions" / f"{split}.jsonl"
+
     def features(self, rows: str, process: int, processes: int) -> Path:
         """What the head gets of some rows, as one process computed it."""
         return self.path / "refine" / "features" / f"{rows}.{process}of{processes}.safetensors"

@@ -9,6 +9,7 @@ from scipy.special import softmax
 
 from nlptrain.head.place import HeadPlace
 from nlptrain.models.modeling import NlpTrainModel
+from nlptrain.predictions import Predictions
 from nlptrain.refine import ece, fit_temperature, nll, reliability
 
 Array = NDArray[np.float64]
@@ -34,6 +35,11 @@ def calibrate(logits: Array, labels: NDArray[np.integer]) -> dict[str, Any]:
     for name, values in (("before", logits), ("after", after)):
         found[f"ece_{name}"] = ece(reliability(softmax(values, axis=1), labels))
     return found | {"why": why}
+
+
+def table(found: Predictions) -> list[dict[str, Any]]:
+    """The reliability of a model's answers, JSON-ready; see `nlptrain.refine.ReliabilityBin`."""
+    return [asdict(row) for row in reliability(softmax(found.outputs, axis=1), found.labels)]
 
 
 def serve_at(model: Any, place: HeadPlace, temperature: float) -> None:

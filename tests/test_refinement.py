@@ -211,7 +211,7 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(tmp_path: Path) -> None:
     config = configured(
         tmp_path,
         *words,
-        "training.save_total_limit=null",
+        "training.save_total_limit=9",
         "training.save_strategy=epoch",
         "training.load_best_model_at_end=false",
     )

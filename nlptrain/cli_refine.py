@@ -18,6 +18,9 @@ Unseen = Annotated[
     typer.Option("--data", metavar="FILE", help="Labelled rows the run has not seen; left out: those it held out."),
 ]
 
+Output = Annotated[Path, typer.Option("--output", metavar="FILE", help="A .csv or .jsonl file to write.")]
+Share = Annotated[float, typer.Option("--share", help="Of the training rows, above 0 and at most 1.")]
+
 app = typer.Typer(rich_markup_mode=None)
 
 
@@ -36,5 +39,22 @@ def refine(
 
     def show(done: Mapping[str, Any]) -> list[str]:
         return list(refinement_lines(done["refinement"], done["metrics"]))
+
+    command(work, show, as_json=as_json, debug=debug)
+
+
+@app.command()
+def suspects(run: Run, output: Output, share: Share = 0.1, as_json: Json = False, debug: Debug = False) -> None:
+    """Rank training rows by how little the head fitted without each believes its label, to find wrong ones."""
+
+    def work() -> Mapping[str, Any]:
+        from nlptrain import processes
+        from nlptrain.suspects import find_suspects
+
+        processes.start()
+        return find_suspects(run, output, share)
+
+    def show(done: Mapping[str, Any]) -> list[str]:
+        return [f"the {done['written']} least plausible of {done['rows']} training rows -> {done['output']}"]
 
     command(work, show, as_json=as_json, debug=debug)

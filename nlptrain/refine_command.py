@@ -94,8 +94,16 @@ def seen(config: Config, result: RunResult, path: Path, source: str | None) -> S
             f"{path}: this run held no rows out, and a head is refined on rows that training has not seen: give "
             "--data FILE with such rows, or train with a refine section (`refine: {when: []}` only holds rows out)",
         )
-    refine = config.refine if source is None else of_run
-    splits = load_splits(config.spec, config.data, seed=config.training["seed"], refine=refine)
+    return run_rows(config.model_copy(update={"refine": config.refine if source is None else of_run}), result, path)
+
+
+def run_rows(config: Config, result: RunResult, path: Path) -> Splits:
+    """The rows of a finished run.
+
+    Raises:
+        DataError: they are no longer the same.
+    """
+    splits = load_splits(config.spec, config.data, seed=config.training["seed"], refine=config.refine)
     for split in result.rows:
         old, new = ((facts.get(split) or {}).get("sha256") for facts in (result.data, splits.facts))
         if old != new:

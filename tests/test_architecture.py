@@ -22,6 +22,7 @@ LAYERS = [
     {"train", "evaluate", "predict", "check", "baselines", "compare", "refinement"},
     {"schedule_command"},
     {"pipeline", "refine_command"},
+    {"suspects", "verify"},
     {"grid"},
     {"command"},
     {"cli_evidence", "cli_refine"},

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -20,6 +20,8 @@ Unseen = Annotated[
 
 Output = Annotated[Path, typer.Option("--output", metavar="FILE", help="A .csv or .jsonl file to write.")]
 Share = Annotated[float, typer.Option("--share", help="Of the training rows, above 0 and at most 1.")]
+
+Verified = Annotated[Literal["refine"], typer.Argument(metavar="WHAT", help="refine: the second-order solvers.")]
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -58,3 +60,28 @@ def suspects(run: Run, output: Output, share: Share = 0.1, as_json: Json = False
         return [f"the {done['written']} least plausible of {done['rows']} training rows -> {done['output']}"]
 
     command(work, show, as_json=as_json, debug=debug)
+
+
+@app.command()
+def verify(what: Verified, as_json: Json = False, debug: Debug = False) -> None:
+    """Measure on this machine what is promised; exit code 1 where a check fails."""
+    failed = []
+
+    def work() -> Mapping[str, Any]:
+        from dataclasses import asdict
+
+        from nlptrain.verify.refine import refine as checks
+
+        found = checks()
+        failed.extend(one for one in found if not one.passed)
+        return {"what": what, "checks": [asdict(one) for one in found]}
+
+    def show(done: Mapping[str, Any]) -> list[str]:
+        return [
+            f"{one['name']:<58} {one['value']:<12.3g} {one['tolerance']:<14} {'PASS' if one['passed'] else 'FAIL'}"
+            for one in done["checks"]
+        ]
+
+    command(work, show, as_json=as_json, debug=debug)
+    if failed:
+        raise typer.Exit(1)

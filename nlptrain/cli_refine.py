@@ -65,7 +65,7 @@ def suspects(run: Run, output: Output, share: Share = 0.1, as_json: Json = False
 @app.command()
 def verify(what: Verified, as_json: Json = False, debug: Debug = False) -> None:
     """Measure on this machine what is promised; exit code 1 where a check fails."""
-    failed = []
+    failed: list[Any] = []
 
     def work() -> Mapping[str, Any]:
         from dataclasses import asdict

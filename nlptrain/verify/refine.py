@@ -109,7 +109,7 @@ def _armijo() -> Iterator[Check]:
         h, w = a @ a.T + 0.1 * np.eye(5), rng.normal(size=5)
         g = h @ w
         d = -rng.uniform(0.1, 3, 5) * g
-        largest = 2 * (1 - 0.1) * -(g @ d) / (d @ h @ d)
+        largest = float(2 * (1 - 0.1) * -(g @ d) / (d @ h @ d))
         value = float(w @ h @ w / 2)
         size = armijo(lambda v, h=h: float(v @ h @ v / 2), w, value, d, float(g @ d), decrease=0.1, shrink=0.5).size
         # within rounding of the border either answer is right
@@ -161,7 +161,7 @@ def _processes() -> Iterator[Check]:
     alone = _fit(x, y, 3, method="newton").parameters
     for world in (2, 4):
         with tempfile.TemporaryDirectory() as folder:
-            multiprocessing.spawn(_share, (world, folder), nprocs=world)
+            multiprocessing.spawn(_share, (world, folder), nprocs=world)  # type: ignore[attr-defined, no-untyped-call]
             found = [np.load(Path(folder, f"{rank}.npy"), allow_pickle=False) for rank in range(world)]
         yield at_most(f"{world} processes: distance to one", np.abs(found[0] - alone).max(), 1e-10)
         apart = max(np.abs(other - found[0]).max() for other in found)
@@ -193,7 +193,7 @@ def _guard() -> Iterator[Check]:
         kept = new if decision.accepted else old
         worse += (kept.argmax(axis=1) == y[guard]).sum() < (old.argmax(axis=1) == y[guard]).sum()
     yield at_most("guard: of 20 seeds, accuracy worse after it", worse, 0)
-    fit, guard = np.arange(ROWS) < 20, np.arange(ROWS) >= 20
+    fit, guard = np.split(np.arange(ROWS), [20])
     bad = fit_head(x[fit], rng.integers(0, 2, 20), before.head, before.parameters, loss="cross_entropy", proximal=False,
                  method="newton", l2=1e-6)  # fmt: skip
     old, new = before.outputs(x[guard]), bad.outputs(x[guard])

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +111,8 @@ def _armijo() -> Iterator[Check]:
         g = h @ w
         d = -rng.uniform(0.1, 3, 5) * g
         largest = float(2 * (1 - 0.1) * -(g @ d) / (d @ h @ d))
-        value = float(w @ h @ w / 2)
-        size = armijo(lambda v, h=h: float(v @ h @ v / 2), w, value, d, float(g @ d), decrease=0.1, shrink=0.5).size
+        value = _quadratic(h, w)
+        size = armijo(partial(_quadratic, h), w, value, d, float(g @ d), decrease=0.1, shrink=0.5).size
         # within rounding of the border either answer is right
         wrong += not (min(1.0, largest / 2) * (1 - 1e-9) <= size <= min(1.0, largest) * (1 + 1e-9))
     yield at_most("armijo: violations in 2,000 quadratics", wrong, 0)
@@ -119,6 +120,10 @@ def _armijo() -> Iterator[Check]:
     up = armijo(lambda v: float(v @ v), w, 3.0, w, 6.0)
     yield at_most("armijo: step along a direction of ascent", up.size, 0)
     yield at_most("armijo: weights moved by a failed search", np.abs(up.point - w).max(), 0)
+
+
+def _quadratic(h: Array, w: Array) -> float:
+    return float(w @ h @ w / 2)
 
 
 def _hessian() -> Iterator[Check]:

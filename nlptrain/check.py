@@ -42,7 +42,7 @@ def check(config: Config) -> dict[str, Any]:
     check_parts(config.model_copy(update={"training": training}), folder)
     metric = METRICS[config.spec.primary]
     training_arguments.build(training, metric=metric.name, greater_is_better=metric.greater_is_better)
-    splits = load_splits(config.spec, config.data, seed=training["seed"])
+    splits = load_splits(config.spec, config.data, seed=training["seed"], refine=config.refine)
     train = splits.rows["train"]
     loss = objective(config, train, splits.labels, TargetScale.of(config.spec, train["label"][:], config.model.target))
     folder_of_model = locate(config.model.name or default_name())

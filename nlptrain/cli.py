@@ -9,12 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
-from nlptrain import cli_evidence
+from nlptrain import cli_evidence, cli_refine
 from nlptrain.command import ConfigFile, Debug, Json, Overrides
 from nlptrain.command import command as _command
 from nlptrain.command import fail as _fail
 from nlptrain.errors import ConfigError
-from nlptrain.score_lines import score_lines
+from nlptrain.score_lines import refinement_lines, score_lines
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 Data = Annotated[
@@ -142,6 +142,7 @@ def schema(as_json: Json = False) -> None:
 
 
 app.add_typer(cli_evidence.app)
+app.add_typer(cli_refine.app)
 
 
 def main() -> None:
@@ -190,6 +191,8 @@ def _show_run(result: Mapping[str, Any]) -> list[str]:
         lines.append(f"{split}, n = {result['rows'][split]}" + (", beside baselines" if others else ""))
         lines += score_lines(metrics, result["intervals"].get(split, {}), others)
         lines += [f"  collapsed: {result['collapsed'][split]}"] if split in result["collapsed"] else []
+    if result["refinement"]:
+        lines += refinement_lines(result["refinement"], result["metrics"])
     return [*lines, f"model    {folder}/model", f"results  {folder}/results.json"]
 
 

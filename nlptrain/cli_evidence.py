@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from nlptrain.command import ConfigFile, Debug, Json, Overrides, command
+from nlptrain.command import Debug, Json, Overrides, command
 from nlptrain.errors import ConfigError
-from nlptrain.verify import VERIFICATIONS
+from nlptrain.verify import VERIFICATIONS, WITHOUT_CONFIG
 
 GridFile = Annotated[Path, typer.Argument(metavar="GRID", help="A YAML file with base, variants, seeds and output.")]
 Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Runs at a time, each with its share of the cores.")]
@@ -29,6 +29,10 @@ ReportFolder = Annotated[
 GluePaths = Annotated[list[Path], typer.Argument(metavar="RUNS...", help="Run folders, or folders of them.")]
 Submission = Annotated[
     Path | None, typer.Option("--submission", metavar="FILE", help="Also write the benchmark's .zip; needs the models.")
+]
+VerifiedConfig = Annotated[
+    Path | None,
+    typer.Argument(metavar="CONFIG", help=f"A YAML file; not for {', '.join(sorted(WITHOUT_CONFIG))}."),
 ]
 What = Annotated[str, typer.Argument(metavar="WHAT", help=f"One of {', '.join(VERIFICATIONS)}.")]
 Split = Annotated[str | None, typer.Option("--split", help="Which rows; left out: test, else validation.")]
@@ -119,7 +123,7 @@ def glue(runs: GluePaths, submission: Submission = None, as_json: Json = False, 
 
 @app.command()
 def verify(
-    what: What, config: ConfigFile, overrides: Overrides = None, as_json: Json = False, debug: Debug = False
+    what: What, config: VerifiedConfig = None, overrides: Overrides = None, as_json: Json = False, debug: Debug = False
 ) -> None:
     """Prove a promise on this machine with a few steps of this configuration; exit code 1 where it does not hold."""
     held: list[bool] = []
@@ -128,7 +132,9 @@ def verify(
         from nlptrain.config.load import load
         from nlptrain.verify import verify
 
-        found = verify(what, load(config, overrides or ()))
+        if config is None and what not in WITHOUT_CONFIG:
+            raise ConfigError("USAGE", f"verify {what}: name the configuration whose training is to be verified")
+        found = verify(what, load(config, overrides or ()) if config else None)
         held.append(found["passed"])
         return found
 

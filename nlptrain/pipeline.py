@@ -11,7 +11,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from nlptrain import baselines, callbacks, processes, results, training_arguments
+from nlptrain import baselines, callbacks, processes, refinement, results, scoring, training_arguments
 from nlptrain.callbacks import reporting
 from nlptrain.check import check_parts
 from nlptrain.config import load as config_file
@@ -27,7 +27,7 @@ from nlptrain.models.checkpoint import default_name
 from nlptrain.models.objective import facts, fit_cosine, hold_cosine, objective
 from nlptrain.models.target import TargetScale, fold
 from nlptrain.predictions import Predictions
-from nlptrain.results import Ends, RunResult
+from nlptrain.results import RunResult
 from nlptrain.run_folder import RunFolder
 from nlptrain.run_status import RunStatus
 from nlptrain.scoring import SplitScores, score_split
@@ -52,7 +52,7 @@ def run(config: Config, *, resume: bool | str = False) -> RunResult:
     with handled(interrupt), RunStatus(folder.status, main=processes.is_main()) as status:
         clock = Clock()
         config = resolve(config, folder, resume=bool(resume))
-        splits = load_splits(config.spec, config.data, seed=config.training["seed"])
+        splits = load_splits(config.spec, config.data, seed=config.training["seed"], refine=config.refine)
         for note in splits.notes:
             logger.info("%s", note)
         work = assemble(config, splits, folder)
@@ -61,6 +61,9 @@ def run(config: Config, *, resume: bool | str = False) -> RunResult:
         trained = fit(work.trainer, folder, resume=_checkpoint(config, resume))
         work.export(folder)
         clock.lap("train")
+        refined = refinement.after_training(folder, config.refine, splits)
+        if refined:
+            clock.lap("refine")
         # what is scored is what was saved, the way `nlptrain evaluate` scores it
         opened = open_run(folder)
         found = {split: opened.predictions(splits.rows[split], rows) for split, rows in work.labelled().items()}
@@ -68,7 +71,10 @@ def run(config: Config, *, resume: bool | str = False) -> RunResult:
         clock.lap("evaluate")
         others = baselines.scores(config, splits) if processes.is_main() else {}
         clock.lap("baselines")
-        result = _record(work, splits, trained, scores, clock.seconds).model_copy(update={"baselines": others})
+        result = _record(work, splits, trained, scores, clock.seconds)
+        names = splits.labels.names if splits.labels else ()
+        refined = refinement.compared(refined, folder, config.spec, names, found)
+        result = result.model_copy(update={"baselines": others, "refinement": refined})
         if processes.is_main():
             for split, rows in found.items():
                 rows.write(folder.predictions(split))
@@ -198,12 +204,8 @@ def _record(
     return RunResult(
         task=task.name,
         kind=task.kind,
-        metrics={split: found.values for split, found in scores.items()},
-        undefined={split: found.undefined for split, found in scores.items() if found.undefined},
+        **scoring.fields(scores),
         rows={split: len(rows) for split, rows in work.encoded.items()},
-        intervals={split: {n: Ends(**e) for n, e in found.intervals.items()} for split, found in scores.items()},
-        per_class={split: found.per_class for split, found in scores.items()},
-        collapsed={split: found.collapsed for split, found in scores.items() if found.collapsed},
         data=splits.facts | {"tokens": {split: length_facts(rows) for split, rows in work.encoded.items()}},
         model={
             **settings.model_dump(mode="json"),

@@ -31,12 +31,12 @@ def predict(opened: OpenRun, source: str, output: Path) -> dict[str, Any]:
         ConfigError: the output cannot be written or is of another format.
         DataError: unreadable rows.
     """
-    _check_output(output, source)
+    check_output(output, source)
     rows, notes = load_rows(opened.task, source, opened.config.data, opened.labels, need_labels=False)
     encoded = opened.encode(rows)
     logits = opened.logits(encoded)
     if processes.is_main():
-        _write(output, _records(opened, rows.select_columns(list(opened.task.text)), encoded, logits))
+        write_records(output, _records(opened, rows.select_columns(list(opened.task.text)), encoded, logits))
     processes.wait_for_all()
     return {"task": opened.task.name, "source": source, "rows": len(rows), "output": str(output), "notes": notes}
 
@@ -50,8 +50,9 @@ def _records(opened: OpenRun, rows: Dataset, encoded: Dataset, logits: Any) -> I
         yield shown | answer | {"flag": "empty" if empty else "truncated" if truncated else ""}
 
 
-def _check_output(output: Path, source: str) -> None:
-    if output.resolve() == Path(source).resolve():
+def check_output(output: Path, source: str) -> None:
+    """Raise `ConfigError` unless rows of `source` can be written to `output`; an empty source is no file."""
+    if source and output.resolve() == Path(source).resolve():
         raise ConfigError("OUTPUT", f"--output: {output} is the file to be predicted; name another one")
     if output.suffix not in (".csv", ".jsonl"):
         raise ConfigError("OUTPUT", f"--output: expected a .csv or .jsonl file, found {output}")
@@ -59,7 +60,8 @@ def _check_output(output: Path, source: str) -> None:
         raise ConfigError("OUTPUT", f"--output: folder {output.parent} does not exist or cannot be written")
 
 
-def _write(output: Path, records: Iterator[dict[str, Any]]) -> None:
+def write_records(output: Path, records: Iterator[dict[str, Any]]) -> None:
+    """Write records to a .csv, with inert cells, or a .jsonl file, whole or not at all."""
     partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
     try:
         with partial.open("w", encoding="utf-8", newline="") as file:

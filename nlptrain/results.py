@@ -54,6 +54,8 @@ class RunResult(BaseModel):
     """Split to the reason why its predictions are those of a constant, for such splits only."""
     baselines: dict[str, dict[str, dict[str, float | None]]] = {}
     """Name of what needs no fine-tuning to split to metric to value."""
+    refinement: dict[str, Any] | None = None
+    """What became of the head by second-order methods, see `nlptrain.refinement.refine_head`; null: nothing."""
     data: dict[str, Any]
     """Facts about the data: files, hashes, counts."""
     model: dict[str, Any]

@@ -11,7 +11,8 @@ class RunFolder:
     """Names inside a run folder.
 
     ``config.yaml`` (resolved), ``results.json``, ``predictions/`` (a file per scored split), ``history.jsonl`` (one
-    line per log), ``model/`` (what `from_pretrained` loads), ``checkpoints/`` (what ``--resume`` needs).
+    line per log), ``model/`` (what `from_pretrained` loads), ``checkpoints/`` (what ``--resume`` needs),
+    ``refine/`` (the head before its refinement, and features of the encoder, which can be deleted).
     """
 
     path: Path
@@ -54,6 +55,24 @@ class RunFolder:
     def checkpoints(self) -> Path:
         """Everything that is needed to go on."""
         return self.path / "checkpoints"
+
+    @property
+    def fine_tuned_head(self) -> Path:
+        """The weights of the head as fine-tuning left them."""
+        return self.path / "refine" / "fine_tuned_head.safetensors"
+
+    @property
+    def first_head(self) -> Path:
+        """What is known of the head that was fitted before fine-tuning."""
+        return self.path / "refine" / "before.json"
+
+    def fine_tuned_predictions(self, split: str) -> Path:
+        """As `predictions`, of the model as fine-tuning left it."""
+        return self.path / "refine" / "predictions" / f"{split}.jsonl"
+
+    def features(self, rows: str, process: int, processes: int) -> Path:
+        """What the head gets of some rows, as one process computed it."""
+        return self.path / "refine" / "features" / f"{rows}.{process}of{processes}.safetensors"
 
     def check_free(self, *, resume: bool) -> None:
         """Refuse a folder that is not ours, holds another run, or cannot be written; nothing is created.

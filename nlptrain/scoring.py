@@ -1,7 +1,7 @@
 """What is said about the predictions of one split: values, intervals, classes, and whether the model collapsed."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from nlptrain.metrics.registry import METRICS, PROBABILITY_METRICS, REPORTED
 from nlptrain.metrics.scores import Scores, score
 from nlptrain.metrics.weighted import KINDS
 from nlptrain.predictions import Predictions
+from nlptrain.results import Ends
 from nlptrain.tasks import Kind, TaskSpec
 
 # of the spread of the right scores: a model whose scores spread less has learned their mean
@@ -68,6 +69,17 @@ def score_split(task: TaskSpec, found: Predictions, names: Sequence[str] | None,
         kind.per_class(answers, found.labels, names or ()),
         kind.collapsed(answers, found.labels, names or ()),
     )
+
+
+def fields(scores: Mapping[str, SplitScores]) -> dict[str, Any]:
+    """What `nlptrain.results.RunResult` says of the scored splits."""
+    return {
+        "metrics": {split: found.values for split, found in scores.items()},
+        "undefined": {split: found.undefined for split, found in scores.items() if found.undefined},
+        "intervals": {split: {n: Ends(**e) for n, e in found.intervals.items()} for split, found in scores.items()},
+        "per_class": {split: found.per_class for split, found in scores.items()},
+        "collapsed": {split: found.collapsed for split, found in scores.items() if found.collapsed},
+    }
 
 
 def _with_probabilities(scores: Scores, found: Predictions) -> Scores:

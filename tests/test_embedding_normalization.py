@@ -23,8 +23,8 @@ from transformers import (
 
 from nlptrain.callbacks import EmbeddingNormalization
 from nlptrain.callbacks.embedding_fit import batches
-from nlptrain.callbacks.inserted_normalizer import find_place
 from nlptrain.models.embedding_table import project_rows
+from nlptrain.models.last_layer import find_place
 from nlptrain.models.target import attach, fold
 from tests.command_line import Done, sentences, write_csv
 from tests.test_distributed import PROGRAM, TORCHRUN, launch

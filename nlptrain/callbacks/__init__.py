@@ -10,6 +10,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 
 from nlptrain.callbacks.embedding_normalization import EmbeddingNormalization
 from nlptrain.callbacks.gradient_clipping import GradientClipping
+from nlptrain.callbacks.head_refinement import HeadRefinement
 from nlptrain.callbacks.history import History
 from nlptrain.callbacks.line_search import ArmijoLineSearch
 from nlptrain.callbacks.lr_schedule import LRSchedule
@@ -27,6 +28,7 @@ __all__ = [
     "ArmijoLineSearch",
     "EmbeddingNormalization",
     "GradientClipping",
+    "HeadRefinement",
     "History",
     "LRSchedule",
     "NonFiniteGuard",
@@ -48,12 +50,12 @@ def build(config: Config, run: RunFolder) -> list[TrainerCallback]:
         ConfigError: an argument of a part is out of its range.
     """
     try:
-        return [*_parts(config), History(run.history), ProgressDisplay(config.spec.metrics), StopSignals()]
+        return [*_parts(config, run), History(run.history), ProgressDisplay(config.spec.metrics), StopSignals()]
     except ValueError as error:
         raise ConfigError("PART", str(error)) from error
 
 
-def _parts(config: Config) -> Iterator[TrainerCallback]:
+def _parts(config: Config, run: RunFolder) -> Iterator[TrainerCallback]:
     if config.clipping:
         yield GradientClipping(**config.clipping.model_dump())
     if config.optim and config.optim.decay_schedule != "constant":
@@ -68,6 +70,9 @@ def _parts(config: Config) -> Iterator[TrainerCallback]:
     if kind or config.embeddings:
         bound = config.embeddings.model_dump() if config.embeddings else {}
         yield EmbeddingNormalization(kind, config.model.normalize_components, **bound)
+    if config.refine and "before" in config.refine.when:
+        l2: Any = config.refine.l2
+        yield HeadRefinement(before=True, method=config.refine.method, l2=l2, record=run.first_head)
     if config.schedule:
         yield LRSchedule(config.schedule.name, **config.schedule_settings)
     if "nmse" in config.spec.metrics:

@@ -1,7 +1,6 @@
 """One pass over the training rows in evaluation mode that fits an embedding normaliser."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from math import ceil
 from typing import Any, cast
 
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from nlptrain.models.modes import evaluating
 from nlptrain.models.normalizer import EmbeddingNormalizer
 
 LABELS = ("labels", "label", "label_ids")
@@ -49,18 +49,6 @@ def batches(
         if counted := [row for row in found if _counts(row)]:
             batch = cast("Mapping[str, Tensor]", loader.collate_fn(counted))
             yield {name: values.to(device) for name, values in batch.items() if name not in LABELS}
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode within the block, and each module's own mode after it."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _count(loader: DataLoader[Any]) -> int:

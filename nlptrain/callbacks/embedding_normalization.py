@@ -12,9 +12,11 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
-from nlptrain.callbacks.embedding_fit import batches, evaluating, fit
-from nlptrain.callbacks.inserted_normalizer import InsertedNormalizer, find_place
+from nlptrain.callbacks.embedding_fit import batches, fit
+from nlptrain.callbacks.inserted_normalizer import InsertedNormalizer
 from nlptrain.models.embedding_table import project_rows
+from nlptrain.models.last_layer import find_place
+from nlptrain.models.modes import evaluating
 from nlptrain.models.normalizer import EmbeddingNormalizer, Kind
 
 logger = logging.getLogger(__name__)

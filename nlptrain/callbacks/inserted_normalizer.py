@@ -1,30 +1,16 @@
 """An embedding normaliser in a model of the library, which stays stock to everyone who reads or writes its weights."""
 
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from safetensors.torch import load, save
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
+from nlptrain.models.last_layer import Place
 from nlptrain.models.normalizer import EmbeddingNormalizer
-
-
-class Place(NamedTuple):
-    """Where embeddings enter the head.
-
-    Attributes:
-        entry: the module they enter by.
-        call: in which of its calls during a forward pass of the model, from 1.
-        linear: the layer that gives the logits.
-    """
-
-    entry: nn.Module
-    call: int
-    linear: nn.Linear
 
 
 class InsertedNormalizer:
@@ -113,38 +99,3 @@ class InsertedNormalizer:
 
     def _is_folded(self, *_: Any) -> None:
         self.is_active = False
-
-
-@torch.no_grad()
-def find_place(model: nn.Module, batch: Mapping[str, Tensor]) -> Place:
-    """Follow one batch to the last linear layer, and to the dropout that feeds it where there is one.
-
-    Args:
-        model: in evaluation mode, where dropout hands on the tensor that it was given.
-        batch: inputs of the model.
-
-    Raises:
-        ValueError: the last linear layer has no bias, or its input is not one embedding (B, H) per row.
-    """
-    calls: list[tuple[nn.Module, Tensor, Tensor]] = []
-
-    def note(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        calls.append((module, inputs[0], output))
-
-    hooks = [m.register_forward_hook(note) for m in model.modules() if isinstance(m, nn.Linear | nn.Dropout)]
-    try:
-        model(**batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    last = max((number for number, call in enumerate(calls) if isinstance(call[0], nn.Linear)), default=0)
-    linear, features, _ = calls[last] if calls else (None, torch.empty(0), None)
-    if not isinstance(linear, nn.Linear) or linear.bias is None or features.ndim != 2:
-        raise ValueError(
-            f"{type(model).__name__} does not end in a linear layer with a bias on one embedding per row, so its "
-            "embeddings cannot be normalised from outside: use architecture cross_encoder"
-        )
-    feeding = [number for number, call in enumerate(calls[:last]) if call[2] is features]
-    number = feeding[-1] if feeding else last
-    entry = calls[number][0]
-    return Place(entry, sum(module is entry for module, _, _ in calls[: number + 1]), linear)

@@ -132,7 +132,9 @@ def override(word: str) -> tuple[Path_, Any]:
 def assign(document: dict[str, Any], keys: Path_, value: Any) -> None:
     """Set the value of nested keys."""
     for depth, key in enumerate(keys[:-1], start=1):
-        document = document.setdefault(str(key), {})
+        if document.get(str(key)) is None:
+            document[str(key)] = {}
+        document = document[str(key)]
         if not isinstance(document, dict):
             raise ConfigError("USAGE", f"{'.'.join(map(str, keys))}: {'.'.join(map(str, keys[:depth]))} has no keys")
     document[str(keys[-1])] = value

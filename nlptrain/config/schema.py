@@ -17,6 +17,7 @@ from nlptrain.config.parts import (
     OptimConfig,
     ScheduleConfig,
 )
+from nlptrain.config.refine import RefineConfig, refine_problem
 from nlptrain.config.report import Baseline, ReportConfig
 from nlptrain.config.section import Section
 from nlptrain.config.task import TaskConfig
@@ -148,6 +149,8 @@ class Config(Section):
     embeddings: EmbeddingsConfig | None = None
     """A bound on the table of token embeddings; left out: none."""
     early_stopping: EarlyStopping = EarlyStopping()
+    refine: RefineConfig | None = None
+    """Second-order refinement of the head, and calibration; left out: neither."""
     report: ReportConfig = ReportConfig()
     """What is said about the result; none of it changes the model."""
 
@@ -190,6 +193,16 @@ class Config(Section):
         }
         if spec.facts.by_token and (wrong := [reason for reason, is_so in unfit.items() if is_so]):
             raise ValueError(f"{wrong[0]}; task {spec.name!r} is {spec.kind}: leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _refine_fits(self) -> "Config":
+        weighted = bool(self.loss.class_weights) or self.data.balance != "none"
+        chosen = self.refine
+        if chosen and (
+            wrong := refine_problem(chosen, self.spec, self.model.output, self.model.head, weighted=weighted)
+        ):
+            raise ValueError(wrong)
         return self
 
     @model_validator(mode="after")

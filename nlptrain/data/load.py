@@ -8,10 +8,12 @@ from typing import Any, cast
 import datasets
 import pyarrow as pa
 
+from nlptrain.config.refine import RefineConfig
 from nlptrain.config.schema import DataConfig
 from nlptrain.data import checks
 from nlptrain.data.balance import epoch_rows
 from nlptrain.data.columnar import LINE
+from nlptrain.data.held_out import hold_out
 from nlptrain.data.labels import LabelMap, is_unlabelled, scores
 from nlptrain.data.parts import Part, read_part
 from nlptrain.data.read import Table, read_table
@@ -32,12 +34,14 @@ class Splits:
         labels: the classes; None for regression.
         facts: JSON-ready counts of what was found and done.
         notes: sentences that the user should read.
+        held_out: training rows that fine-tuning does not see, as `rows` has them, by what they are for.
     """
 
     rows: dict[str, datasets.Dataset]
     labels: LabelMap | None
     facts: dict[str, Any]
     notes: list[str]
+    held_out: dict[str, datasets.Dataset] = field(default_factory=dict)
 
 
 @dataclass
@@ -57,13 +61,14 @@ class _Log:
         return part.without(rows)
 
 
-def load_splits(task: TaskSpec, data: DataConfig, *, seed: int) -> Splits:
+def load_splits(task: TaskSpec, data: DataConfig, *, seed: int, refine: RefineConfig | None = None) -> Splits:
     """Read, check and label every split; without a validation split, hold out a part of the training rows.
 
     Args:
         task: what the columns mean.
         data: sources and what to do about leaks, repeats and empty texts.
-        seed: of the held-out part.
+        seed: of the held-out parts.
+        refine: says which training rows are held out from fine-tuning; None: none.
 
     Raises:
         DataError: anything wrong with a source or its rows.
@@ -82,6 +87,10 @@ def load_splits(task: TaskSpec, data: DataConfig, *, seed: int) -> Splits:
         parts = _with_validation(parts, task, labels, data, seed, log)
         found["validation"] = parts["validation"].found()
         made = {"fraction": data.validation_fraction, "seed": seed}
+    parts["train"], held = hold_out(parts["train"], labels, refine, seed=seed)
+    if held:
+        counts = ", ".join(f"{len(part.keys)} for the {name}" for name, part in held.items())
+        log.notes.append(f"train: held out from fine-tuning: {counts}, seed {seed}")
     _check_targets(parts, labels, log)
     if data.balance == "oversample":
         known = parts["train"].targets or []
@@ -89,7 +98,9 @@ def load_splits(task: TaskSpec, data: DataConfig, *, seed: int) -> Splits:
         log.notes.append(f"train: {drawn}, because of data.balance: oversample")
     facts: dict[str, Any] = {split: part.facts(labels) | found[split] for split, part in parts.items()}
     facts |= {"leakage": leakage, "dropped": log.dropped, "validation_from_train": made}
-    return Splits({split: part.dataset(task) for split, part in parts.items()}, labels, facts, log.notes)
+    facts |= {"held_out": {name: len(part.keys) for name, part in held.items()}} if held else {}
+    rows, kept = ({name: part.dataset(task) for name, part in some.items()} for some in (parts, held))
+    return Splits(rows, labels, facts, log.notes, kept)
 
 
 def load_rows(

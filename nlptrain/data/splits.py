@@ -23,6 +23,7 @@ def stratified(
     fraction: float,
     seed: int,
     origin: str,
+    remedy: str = "give data.validation, more rows or another data.validation_fraction",
 ) -> tuple[list[int], list[int]]:
     """Split rows into training and validation, the same way for the same rows and seed.
 
@@ -36,6 +37,7 @@ def stratified(
         fraction: share of the distinct keys that is held out; 0 to 1, exclusive.
         seed: of the draw.
         origin: what to call the rows in messages.
+        remedy: what to do where there are too few.
 
     Returns:
         Training rows and validation rows, both ascending.
@@ -49,7 +51,9 @@ def stratified(
     needed = max(len(set(values.tolist())), 2) if names else 2
     too_few = _rare(values, names) if names else ""
     if too_few or min(held, len(distinct) - held) < needed:
-        raise DataError("DATA_SPLIT", _too_few(origin, len(distinct), needed, fraction, too_few, names is not None))
+        raise DataError(
+            "DATA_SPLIT", _too_few(origin, len(distinct), needed, fraction, too_few, names is not None) + remedy
+        )
     strata = values if names else _deciles(values, min(held, len(distinct) - held))
     _, chosen = train_test_split(np.arange(len(distinct)), test_size=held, random_state=seed, stratify=strata)
     inside = np.isin(group, chosen)
@@ -87,6 +91,28 @@ def tagged(
     return np.flatnonzero(~inside).tolist(), np.flatnonzero(inside).tolist()
 
 
+def dealt(keys: Sequence[str], targets: Sequence[float], *, names: Sequence[str], seed: int) -> dict[str, list[int]]:
+    """Deal rows out to parts of equal size and like targets, the same way for the same rows and seed.
+
+    Rows of one key stay together.
+
+    Args:
+        keys: as of `stratified`, (n,).
+        targets: class ids, or scores; (n,).
+        names: of the parts.
+        seed: of the draw.
+
+    Returns:
+        Rows of each part, ascending.
+    """
+    distinct, first, group = np.unique(np.asarray(keys, dtype=object), return_index=True, return_inverse=True)
+    # by target, and at random among equal ones
+    order = np.lexsort((np.random.default_rng(seed).random(len(distinct)), np.asarray(targets)[first]))
+    place = np.empty(len(distinct), dtype=np.int64)
+    place[order] = np.arange(len(distinct)) % max(len(names), 1)
+    return {name: np.flatnonzero(place[group] == number).tolist() for number, name in enumerate(names)}
+
+
 def _deciles(scores: NDArray[Any], smaller: int) -> NDArray[Any]:
     """Equal shares of the scores in ascending order, at most one for every two rows of the smaller side."""
     strata = max(1, min(DECILES, smaller // 2))
@@ -106,6 +132,6 @@ def _too_few(origin: str, distinct: int, needed: int, fraction: float, rare: str
     share = f"about {ceil(least / needed)} for each class and never fewer than 2" if classes else "with a score each"
     found = f"{distinct} rows" + (f", and a single one for {rare}" if rare else "")
     return (
-        f"{origin}: a validation split of {fraction:g} of the training rows needs at least {least} rows with distinct "
-        f"texts, {share}; found {found}; give data.validation, more rows or another data.validation_fraction"
+        f"{origin}: a held-out part of {fraction:g} of the training rows needs at least {least} rows with distinct "
+        f"texts, {share}; found {found}"
     )

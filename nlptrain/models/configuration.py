@@ -36,6 +36,7 @@ class NlpTrainConfig(PreTrainedConfig):
         target_scale: as `target_mean`, above 0; the loss is that of z. Of a sigmoid only the unit of the loss.
         target_low: lowest score of a sigmoid regression.
         target_high: highest score of a sigmoid regression.
+        temperature: of a classification of rows, above 0: the logits handed out are divided by it.
         cls_token_id: first token of a sequence; the bi-encoder builds the two single sequences with it.
         separator_token_id: last token of a sequence and, in a pair, between the texts.
         pad_token_id: fills up short sequences.
@@ -64,6 +65,7 @@ class NlpTrainConfig(PreTrainedConfig):
     target_scale: float = 1.0
     target_low: float | None = None
     target_high: float | None = None
+    temperature: float = 1.0
     cls_token_id: int | None = None
     separator_token_id: int | None = None
     pad_token_id: int | None = None
@@ -80,6 +82,8 @@ class NlpTrainConfig(PreTrainedConfig):
             raise ValueError(f"target_mean must be finite, found {self.target_mean}")
         if not (math.isfinite(self.target_scale) and self.target_scale > 0):
             raise ValueError(f"target_scale must be finite and above 0, found {self.target_scale}")
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise ValueError(f"temperature must be finite and above 0, found {self.temperature}")
 
     def validate_head(self) -> None:
         """Check the hidden layers."""
@@ -109,6 +113,8 @@ class NlpTrainConfig(PreTrainedConfig):
             raise ValueError(f"a regression has one output, found num_labels {self.num_labels}")
         if self.problem_type != "regression" and (self.target_mean, self.target_scale) != (0.0, 1.0):
             raise ValueError("target_mean and target_scale belong to a regression")
+        if self.temperature != 1 and (self.problem_type == "regression" or self.pooling == "none"):
+            raise ValueError(f"temperature belongs to a classification of rows, found {self.temperature}")
         if self.output == "cosine" and (self.architecture != "bi_encoder" or self.problem_type != "regression"):
             found = f"{self.architecture} and {self.problem_type}"
             raise ValueError(f"output cosine needs architecture bi_encoder and a regression, found {found}")

@@ -165,6 +165,8 @@ class NlpTrainForSequenceClassification(NlpTrainModel):
 
     def _output(self, found: Tensor) -> Tensor:
         config = self.config
+        if config.temperature != 1:
+            found = found / config.temperature
         if config.output != "sigmoid":
             return found * config.target_scale + config.target_mean
         if config.target_low is None or config.target_high is None:

@@ -17,7 +17,7 @@ from nlptrain.models.loss import usual
 from nlptrain.tasks import TaskSpec
 
 Unit = Literal["standardize", "min_max", "none"]
-_ATTACHED: WeakKeyDictionary[nn.Module, RemovableHandle] = WeakKeyDictionary()
+_ATTACHED: WeakKeyDictionary[nn.Module, tuple[RemovableHandle, "TargetScale"]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,12 @@ def attach(model: PreTrainedModel, target: TargetScale) -> None:
             output.loss = usual(target.scale).rows(output.logits, inputs["labels"]).mean()
         return output
 
-    _ATTACHED[model] = model.register_forward_hook(to_user_unit, with_kwargs=True)
+    _ATTACHED[model] = model.register_forward_hook(to_user_unit, with_kwargs=True), target
+
+
+def attached(model: nn.Module) -> TargetScale | None:
+    """The unit between the last layer and the answers of a stock model; None: they are the same."""
+    return _ATTACHED[model][1] if model in _ATTACHED else None
 
 
 @torch.no_grad()
@@ -105,6 +110,6 @@ def fold(model: PreTrainedModel, target: TargetScale) -> None:
             f"expected one linear layer with a bias and one output in {type(model).__name__}, found {len(layers)}; "
             "use architecture cross_encoder for this encoder",
         )
-    _ATTACHED.pop(model).remove()
+    _ATTACHED.pop(model)[0].remove()
     layers[0].weight.mul_(target.scale)
     layers[0].bias.mul_(target.scale).add_(target.mean)

@@ -17,15 +17,18 @@ VERIFICATIONS: Mapping[str, str] = {
     "ddp": "nlptrain.verify.ddp",
     "offline": "nlptrain.verify.offline",
     "determinism": "nlptrain.verify.determinism",
+    "refine": "nlptrain.verify.refine",
 }
+# what they compare is made by themselves
+WITHOUT_CONFIG = {"refine"}
 
 
-def verify(name: str, config: "Config") -> dict[str, Any]:
+def verify(name: str, config: "Config | None" = None) -> dict[str, Any]:
     """Do one verification.
 
     Args:
         name: a key of `VERIFICATIONS`.
-        config: what is trained.
+        config: what is trained; not used by those `WITHOUT_CONFIG`.
 
     Returns:
         JSON-ready: ``verification``, ``passed``, ``checks``: the fields of `nlptrain.verify.check.Check` of each.

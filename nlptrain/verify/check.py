@@ -27,7 +27,12 @@ class Check:
     @classmethod
     def at_most(cls, name: str, value: float, limit: float = 0) -> "Check":
         """A number that must not be above `limit`; one that is not a number fails."""
-        return cls(name, value, f"at most {limit:g}" if limit else "0", value <= limit)
+        return cls(name, float(value), f"at most {limit:g}" if limit else "0", bool(value <= limit))
+
+    @classmethod
+    def more_than(cls, name: str, value: float, limit: float) -> "Check":
+        """A number that must be above `limit`, as that of a negative control has to be."""
+        return cls(name, float(value), f"more than {limit:g}", bool(value > limit))
 
 
 def document(name: str, checks: Sequence[Check]) -> dict[str, Any]:

@@ -47,6 +47,9 @@ from nlptrain.outputs import OUTPUTS, score_logits
 from nlptrain.resumption import ResumableTrainer
 from nlptrain.tasks import IGNORED, TaskSpec
 
+# optimizers that only read gradients; others use them as scratch paper, which `WordLookup` does not bear
+_LEAVE_GRADIENTS = ("adam", "adamw", "armijo", "adamw_torch", "adamw_torch_fused")
+
 
 class FineTuner(ResumableTrainer):
     """Trainer for one `TaskSpec`.
@@ -89,7 +92,8 @@ class FineTuner(ResumableTrainer):
         self.keep_checkpoints = keep_checkpoints
         if args.use_cpu:
             keep_memory()
-            speed_up(model, own_gradient=args.world_size == 1)
+            name = optim.name if optim else str(args.optim.value)
+            speed_up(model, own_gradient=args.world_size == 1 and name in _LEAVE_GRADIENTS)
         self.config = config
         search = [ArmijoLineSearch(self)] if optim and optim.searches else []
         super().__init__(

@@ -275,7 +275,6 @@ def test_a_run_learns_and_continues_to_the_same_weights(
     saving = ("training.save_strategy=steps", "training.save_steps=13", "training.save_total_limit=9")
     words = [
         "training.bf16=false",
-        "model.dropout=0.0",
         f"optim.name={name}",
         CARDS[name],
         *saving,

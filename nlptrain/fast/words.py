@@ -13,7 +13,8 @@ class WordLookup:
     """``embedding(ids)`` with that gradient, equal to the stock one bit for bit.
 
     The gradient is written to ``weight.grad`` during the backward pass; where it is wanted in another way (hooks of
-    distributed training, `torch.autograd.grad`), call the module itself.
+    distributed training, `torch.autograd.grad`), call the module itself. Rows that no batch touched have to stay
+    zero: not for optimizers that add to gradients in place.
 
     Args:
         embedding: its weight is looked up; its padding row gets no gradient.

@@ -112,7 +112,8 @@ def test_pipeline_serves_scores_at_the_temperature_of_held_out_rows(tmp_path: Pa
     assert fit_temperature(after, labels).value == pytest.approx(1, abs=1e-5)
     np.testing.assert_allclose(np.diff(np.log(served(tmp_path, texts))) * t, np.diff(plain), atol=1e-4)
     theirs = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-10).fit(np.diff(after) * t, labels)
-    assert theirs.coef_[0, 0] == pytest.approx(1 / t, abs=1e-5)
+    # what was served is float32
+    assert theirs.coef_[0, 0] == pytest.approx(1 / t, abs=1e-4)
 
 
 def test_the_record_holds_reliability_before_and_after(tmp_path: Path) -> None:

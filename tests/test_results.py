@@ -29,6 +29,7 @@ RECORD: dict[str, Any] = {
     "per_class": {},
     "collapsed": {"validation": "all scores are about 2"},
     "baselines": {"constant": {"validation": {"pearson": None, "mse": 2.0}}},
+    "refinement": None,
     "data": {"files": ["größe.csv"], "dropped": 0},
     "model": {"parameters": 22_713_216},
     "training": {"learning_rate": 5e-5},

@@ -32,6 +32,7 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.trainer_utils import EvalLoopOutput
+from transformers.training_args import OptimizerNames
 
 from nlptrain.callbacks.line_search import ArmijoLineSearch
 from nlptrain.callbacks.non_finite_guard import NonFiniteGuard
@@ -92,7 +93,7 @@ class FineTuner(ResumableTrainer):
         self.keep_checkpoints = keep_checkpoints
         if args.use_cpu:
             keep_memory()
-            name = optim.name if optim else str(args.optim.value)
+            name = optim.name if optim else OptimizerNames(args.optim).value
             speed_up(model, own_gradient=args.world_size == 1 and name in _LEAVE_GRADIENTS)
         self.config = config
         search = [ArmijoLineSearch(self)] if optim and optim.searches else []

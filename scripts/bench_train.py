@@ -28,7 +28,6 @@ from typing import Any, cast
 RECIPES = ("padded", "stock", "ours")
 WARM = 10
 SCORE = {"sst2": "accuracy", "stsb": "pearson"}
-TEXTS = {"sst2": ("sentence",), "stsb": ("sentence1", "sentence2")}
 
 
 def main() -> None:
@@ -120,28 +119,31 @@ def settings(seed: int, words: argparse.Namespace) -> dict[str, Any]:
 def ours(task: str, seed: int, _: str, words: argparse.Namespace, folder: Path) -> Any:
     """The trainer of a default run."""
     from nlptrain import pipeline
-    from nlptrain.config.schema import Config
-    from nlptrain.data.load import load_splits
     from nlptrain.run_folder import RunFolder
 
-    config = Config.model_validate(
-        {
-            "task": task,
-            "data": {"max_length": 128, "leakage": "drop"},
-            "model": {"architecture": "stock"},
-            "training": {**settings(seed, words), "output_dir": str(folder / "run"), "use_cpu": words.device == "cpu"},
-        }
-    )
     run = RunFolder(folder / "run")
-    config = pipeline.resolve(config, run, resume=False)
-    return pipeline.assemble(config, load_splits(config.spec, config.data, seed=seed), run).trainer
+    training = {**settings(seed, words), "output_dir": str(run.path), "use_cpu": words.device == "cpu"}
+    config, splits = rows(task, seed, training)
+    return pipeline.assemble(pipeline.resolve(config, run, resume=False), splits, run).trainer
+
+
+def rows(task: str, seed: int, training: dict[str, Any]) -> Any:
+    """The configuration and its rows, the same for every recipe."""
+    from nlptrain.config.schema import Config
+    from nlptrain.data.load import load_splits
+
+    data = {"max_length": 128, "leakage": "drop"}
+    config = Config.model_validate(
+        {"task": task, "data": data, "model": {"architecture": "stock"}, "training": training}
+    )
+    return config, load_splits(config.spec, config.data, seed=seed)
 
 
 def stock(task: str, seed: int, recipe: str, words: argparse.Namespace, folder: Path) -> Any:
     """`transformers.Trainer` and its stock parts; nothing of ours but where the weights and rows lie."""
     import numpy as np
     import torch
-    from datasets import load_dataset
+    from datasets import DatasetDict
     from transformers import (
         AutoModelForSequenceClassification,
         AutoTokenizer,
@@ -157,16 +159,12 @@ def stock(task: str, seed: int, recipe: str, words: argparse.Namespace, folder: 
     set_seed(seed)
     path = locate(default_name())
     tokenizer = AutoTokenizer.from_pretrained(path)
-    rows = Path(os.environ["NLPTRAIN_DATA"], task)
-    files = {split: str(rows / f"{split}.tsv") for split in ("train", "validation")}
-    columns, target = TEXTS[task], "label"
-    data: Any = load_dataset("csv", data_files=files, delimiter="\t", quoting=3, keep_default_na=False)
+    config, splits = rows(task, seed, {})
+    data = DatasetDict({split: splits.rows[split] for split in ("train", "validation")})
     padding = {"padding": "max_length"} if recipe == "padded" else {}
     limits = {"truncation": True, "max_length": 128, **padding}
-    encoded = data.map(lambda batch: tokenizer(*(batch[name] for name in columns), **limits), batched=True)
+    encoded = data.map(lambda batch: tokenizer(*(batch[name] for name in config.spec.text), **limits), batched=True)
     regression = task == "stsb"
-    if regression:
-        encoded = encoded.map(lambda row: {target: float(row[target])})
     model = AutoModelForSequenceClassification.from_pretrained(
         path, num_labels=1 if regression else 2, attn_implementation="eager", dtype=torch.float32
     )

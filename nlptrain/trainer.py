@@ -21,6 +21,7 @@ import torch
 from datasets import Dataset, concatenate_datasets
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import (
     EvalPrediction,
@@ -96,6 +97,8 @@ class FineTuner(ResumableTrainer):
             name = optim.name if optim else OptimizerNames(args.optim).value
             speed_up(model, own_gradient=args.world_size == 1 and name in _LEAVE_GRADIENTS)
         self.config = config
+        # one norm of each gradient serves clipping, the log and the guard; of several processes each sees its own first
+        self._guard = NonFiniteGuard(self.step_rows, told=args.use_cpu and args.world_size == 1)
         search = [ArmijoLineSearch(self)] if optim and optim.searches else []
         super().__init__(
             model=model,
@@ -107,7 +110,7 @@ class FineTuner(ResumableTrainer):
             compute_loss_func=self._loss,
             compute_metrics=self._metrics,
             # before what changes gradients: clipping by value would make an infinite one finite
-            callbacks=[NonFiniteGuard(self.step_rows), *search, *(callbacks or [])],
+            callbacks=[self._guard, *search, *(callbacks or [])],
         )
         # they print to standard output, which belongs to the result
         self.remove_callback(PrinterCallback)
@@ -223,6 +226,15 @@ class FineTuner(ResumableTrainer):
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler[int]:
         return SequentialSampler(eval_dataset)
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        if not self._guard.told:
+            return super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
+        norms = {n: torch.linalg.vector_norm(p.grad) for n, p in model.named_parameters() if p.grad is not None}
+        self._guard.tell(norms)
+        total = torch.linalg.vector_norm(torch.stack(list(norms.values())))
+        clip_grads_with_norm_(model.parameters(), float(self.args.max_grad_norm), total)
+        return total
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor:
         """Labels of this optimizer step over all micro-batches and processes; a score of -100 is one like any other."""

@@ -94,3 +94,13 @@ def test_deepspeed_whose_gradients_cannot_be_seen_is_refused(monkeypatch: pytest
     monkeypatch.setitem(PartialState._shared_state, "distributed_type", DistributedType.DEEPSPEED)
     with pytest.raises(ValueError, match="DEEPSPEED keeps the gradients to itself: leave NonFiniteGuard out"):
         NonFiniteGuard().on_train_begin(args, TrainerState(), None, model=nn.Linear(2, 2))
+
+
+def test_norms_that_were_told_decide_and_name_the_parameter() -> None:
+    guard: Any = NonFiniteGuard(told=True)
+    state, model = TrainerState(epoch=0.5), torch.nn.Linear(1, 1)
+    guard.tell({"encoder": torch.tensor(1.0), "head": torch.tensor(2.0)})
+    guard.on_pre_optimizer_step(None, state, None, model=model)
+    guard.tell({"encoder": torch.tensor(1.0), "head": torch.tensor(float("nan"))})
+    with pytest.raises(DivergedError, match="first of head"):
+        guard.on_pre_optimizer_step(None, state, None, model=model)

@@ -193,3 +193,18 @@ def test_a_checkpoint_holds_no_pickled_arguments(folder: Path, tmp_path: Path) -
     names = {path.name for path in tmp_path.rglob("*") if path.is_file()}
     assert "training_args.bin" not in names
     assert {"model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"} <= names
+
+
+def test_one_norm_of_each_gradient_clips_as_the_library_does(tmp_path: Path) -> None:
+    def trained(name: str, *, told: bool) -> tuple[list[float], torch.Tensor]:
+        model = tiny_model_dir(tmp_path / name)
+        used = fine_tuner(model, tmp_path / f"run-{name}", max_grad_norm=0.5, learning_rate=0.01)
+        used._guard.told = told
+        used.train()
+        norms = [entry["grad_norm"] for entry in used.state.log_history if "grad_norm" in entry]
+        return norms, torch.nn.utils.parameters_to_vector(used.model.parameters()).detach()  # type: ignore[union-attr]
+
+    (ours, weights), (theirs, expected) = trained("ours", told=True), trained("theirs", told=False)
+    assert max(ours) > 0.5
+    assert ours == pytest.approx(theirs, rel=1e-4)
+    torch.testing.assert_close(weights, expected, atol=1e-5, rtol=1e-4)

@@ -1,6 +1,6 @@
 """The end of a run whose loss or gradient is no longer a number, while the weights are still good."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -33,14 +33,16 @@ class NonFiniteGuard(TrainerCallback):
 
     Args:
         rows: gives the ids of the rows of the current step, for the message; left out: none are named.
+        told: the caller gives the norms of each step's gradients to `tell`, so that none has to be computed again here.
 
     Raises:
         ValueError: at the start of training with DeepSpeed or Megatron, which keep the gradients to themselves.
         DivergedError: a gradient is not finite; the weights are those before the step.
     """
 
-    def __init__(self, rows: Callable[[], Sequence[int]] | None = None) -> None:
+    def __init__(self, rows: Callable[[], Sequence[int]] | None = None, *, told: bool = False) -> None:
         self.rows = rows
+        self.told = told
         self.norms_: dict[str, Tensor] = {}
         self.hooks_: list[RemovableHandle] = []
 
@@ -53,8 +55,12 @@ class NonFiniteGuard(TrainerCallback):
             raise ValueError(f"{kind.value} keeps the gradients to itself: leave NonFiniteGuard out, it would see none")
         self._unhook()
         for name, parameter in kwargs["model"].named_parameters():
-            if parameter.requires_grad:
+            if parameter.requires_grad and not self.told:
                 self.hooks_.append(parameter.register_post_accumulate_grad_hook(partial(self._note, name)))
+
+    def tell(self, norms: Mapping[str, Tensor]) -> None:
+        """Norm of the whole step's gradient of each parameter, by name, before anything changes it."""
+        self.norms_ = dict(norms)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -66,7 +72,11 @@ class NonFiniteGuard(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Raise where the gradient of the whole step is not finite."""
-        if get_total_norm(gradients(kwargs["model"].parameters())).isfinite():
+        if self.told and self.norms_:
+            norm = torch.linalg.vector_norm(torch.stack(list(self.norms_.values())))
+        else:
+            norm = get_total_norm(gradients(kwargs["model"].parameters()))
+        if norm.isfinite():
             return
         scaler = getattr(kwargs.get("optimizer"), "scaler", None)
         if scaler is not None and scaler.get_scale() > 1:

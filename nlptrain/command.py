@@ -3,13 +3,16 @@
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping
+from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
 
-from nlptrain.errors import NlptrainError, ProcessError, ResourceError, named
+from nlptrain.errors import NlptrainError, ProcessError, ResourceError, StoppedError, named
+from nlptrain.interruption import handled
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document on standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")]
@@ -32,7 +35,8 @@ def command(
     """
     _quiet()
     try:
-        result = work()
+        with handled(_stop):
+            result = work()
         text = json.dumps(result, allow_nan=False, ensure_ascii=False) if as_json else "\n".join(show(result))
     except Exception as error:  # noqa: BLE001 - the one place where every error becomes a message and an exit code
         if debug:
@@ -64,6 +68,10 @@ def fail(error: NlptrainError, *, as_json: bool) -> NoReturn:
 def is_main() -> bool:
     """Whether this process speaks to the user."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def _stop(number: int, _: FrameType | None) -> None:
+    raise StoppedError(number, f"stopped by {signal.Signals(number).name}")
 
 
 def _quiet() -> None:

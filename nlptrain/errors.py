@@ -82,6 +82,7 @@ class StoppedError(NlptrainError):
 _MEMORY = re.compile(r"out of memory|can't allocate memory|bad_alloc")
 _FULL = re.compile(r"No space left|Disk quota|File too large")
 _FILES = re.compile(r"\(os error \d+\)|PytorchStreamWriter|inline_container|Parent directory .* does not exist")
+_REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT, errno.ESTALE)
 _PEERS = re.compile(r"gloo|NCCL|Connection (closed|reset) by peer|Broken pipe")
 
 
@@ -101,7 +102,7 @@ def named(error: BaseException) -> NlptrainError:
         return ResourceError("DISK", f"cannot write: {text}; free some space")
     if isinstance(error, RuntimeError) and _PEERS.search(text):
         return ProcessError("PEER", f"another process of the run has ended; see its message: {text}")
-    if (isinstance(error, OSError) and error.filename) or _FILES.search(text):
+    if (isinstance(error, OSError) and (error.filename or error.errno in _REFUSED)) or _FILES.search(text):
         return ResourceError("FILES", f"a file cannot be read or written: {text}; check that its folder is there")
     return NlptrainError("INTERNAL", f"{type(error).__name__}: {text}; run again with --debug for the traceback")
 

@@ -137,7 +137,7 @@ class _Writes:
             self.write()
 
     def native(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A function whose second argument is the path it writes; two writes, of which the second leaves half a file."""
+        """A function that writes to its second argument, as two writes; the second leaves half a file."""
 
         def wrapped(content: Any, path: Any, *args: Any, **kwargs: Any) -> Any:
             self.write()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import signal
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from tests import faults
 from tests.command_line import sentences, write_card, write_csv
 
 pytestmark = pytest.mark.faults
-WRITES = 0  # of the second checkpoint of the run below
+WRITES = 23  # of the second checkpoint of the run below
 EPOCH = 3
 
 
@@ -31,7 +32,13 @@ def card(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def words(card: Path, run: Path, *more: str) -> list[str]:
-    short = ("training.num_train_epochs=3", "report={bootstrap: 0, baselines: []}", "model.dropout=0.1")
+    # without a best checkpoint the first one is always deleted after the second save
+    short = (
+        "training.num_train_epochs=3",
+        "training.load_best_model_at_end=false",
+        "report={bootstrap: 0, baselines: []}",
+        "model.dropout=0.1",
+    )
     return ["train", str(card), f"training.output_dir={run}", *short, *more]
 
 
@@ -88,9 +95,9 @@ def test_a_kill_at_every_write_of_a_checkpoint_loses_no_more_than_that_checkpoin
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [faults.FULL, faults.READ_ONLY])
-def test_a_refused_write_of_a_checkpoint_is_exit_code_6(card: Path, tmp_path: Path, number: int) -> None:
-    children, runs = every_write(card, tmp_path, faults.refuse(number))
+def test_a_full_disk_at_every_write_of_a_checkpoint_is_exit_code_6(card: Path, tmp_path: Path) -> None:
+    children, runs = every_write(card, tmp_path, faults.refuse(faults.FULL))
+    assert len(children) == WRITES
     for at, (child, run) in enumerate(zip(children, runs, strict=True)):
         if child.end == "exit 0":  # what could not be deleted
             continue
@@ -160,6 +167,52 @@ def test_out_of_memory_is_exit_code_6_and_leaves_the_last_checkpoint(
     assert (child.fired, child.end, "E_MEMORY" in child.err) == (True, "exit 6", True), child.err
     assert status(run) == ("failed", 6)
     assert ends_as_the_whole(card, run, whole, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_folder_that_becomes_read_only_is_exit_code_6(card: Path, whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    child = faults.run(tmp_path, words(card, run), faults.at_write(10, 2, faults.refuse(faults.READ_ONLY)))
+    assert (child.fired, child.end, "E_FILES" in child.err) == (True, "exit 6", True), child.err
+    assert ends_as_the_whole(card, run, whole, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_file_that_may_not_grow_is_exit_code_6(card: Path, tmp_path: Path) -> None:
+    def small_files(fired: faults.Fired) -> None:
+        faults.at_call(checkpoints, "rotate", lambda: limit(resource.RLIMIT_FSIZE, (50_000, 50_000)))(fired)
+
+    limit = resource.setrlimit
+    run = tmp_path / "run"
+    child = faults.run(tmp_path, words(card, run), small_files)
+    assert (child.fired, child.end, "E_DISK" in child.err) == (True, "exit 6", True), child.err
+    assert status(run) == ("failed", 6)
+    assert checkpoints.newest(run / "checkpoints") == run / "checkpoints" / f"checkpoint-{EPOCH}"
+    assert not (run / "model").exists()
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_is_exit_code_5_and_leaves_the_last_checkpoint(card: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+
+    def poison(fired: faults.Fired) -> None:
+        step = trainer.FineTuner._loss
+
+        def poisoned(self: Any, *args: Any, **kwargs: Any) -> Any:
+            loss = step(self, *args, **kwargs)
+            if self.state.global_step < 4:
+                return loss
+            fired()
+            return loss * float("nan")
+
+        trainer.FineTuner._loss = poisoned  # type: ignore[method-assign]
+
+    child = faults.run(tmp_path, words(card, run), poison)
+    assert (child.fired, child.end, "step 5" in child.err) == (True, "exit 5", True), child.err
+    assert status(run) == ("failed", 5)
+    kept = load_file((checkpoints.newest(run / "checkpoints") or run) / "model.safetensors")
+    assert all(weight.isfinite().all() for weight in kept.values())
+    assert not (run / "model").exists()
 
 
 @pytest.mark.slow

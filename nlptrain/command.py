@@ -3,15 +3,18 @@
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
 
-from nlptrain.errors import NlptrainError, ProcessError, ResourceError, named
+from nlptrain.errors import NlptrainError, ProcessError, ResourceError, StoppedError, named
+from nlptrain.interruption import handled
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file; see `nlptrain schema`.")]
 Overrides = Annotated[
@@ -38,7 +41,7 @@ def command(
     """
     _quiet()
     try:
-        with redirect_stdout(sys.stderr):  # some of the libraries print; standard output belongs to the result
+        with handled(_stop), redirect_stdout(sys.stderr):  # libraries print; standard output belongs to the result
             result = work()
         text = json.dumps(result, allow_nan=False, ensure_ascii=False) if as_json else "\n".join(show(result))
     except Exception as error:  # noqa: BLE001 - the one place where every error becomes a message and an exit code
@@ -80,6 +83,10 @@ class _StandardError(logging.StreamHandler[Any]):
         """One line."""
         self.stream = sys.stderr
         super().emit(record)
+
+
+def _stop(number: int, _: FrameType | None) -> None:
+    raise StoppedError(number, f"stopped by {signal.Signals(number).name}")
 
 
 def _quiet() -> None:

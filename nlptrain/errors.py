@@ -8,6 +8,7 @@ exit codes: 0 done, 2 usage or configuration, 3 data, 4 checkpoint or model, 5 d
 """
 
 import errno
+import re
 from collections.abc import Sequence
 
 
@@ -77,16 +78,37 @@ class StoppedError(NlptrainError):
         self.exit_code = 128 + number
 
 
-def named(error: Exception) -> NlptrainError:
+# Words of libraries that raise nothing more exact than RuntimeError; of files those of Rust (safetensors) and torch.
+_MEMORY = re.compile(r"out of memory|can't allocate memory|bad_alloc")
+_FULL = re.compile(r"No space left|Disk quota|File too large")
+_FILES = re.compile(r"\(os error \d+\)|PytorchStreamWriter|inline_container|Parent directory .* does not exist")
+_REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT, errno.ESTALE)
+_PEERS = re.compile(r"gloo|NCCL|Connection (closed|reset) by peer|Broken pipe")
+
+
+def named(error: BaseException) -> NlptrainError:
     """`error` itself where it is one of ours, else the kind of fault it stands for."""
     text = " ".join(str(error).split())
     if isinstance(error, NlptrainError):
         return error
-    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+    if stopped := _stopped(error):  # libraries turn what comes up in an import into an error of their own
+        return stopped
+    if isinstance(error, MemoryError) or _MEMORY.search(text):
         return ResourceError(
             "MEMORY", f"out of memory; lower training.per_device_train_batch_size or data.max_length: {text}"
         )
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    if full or "No space left" in text or "File too large" in text:
+    if full or _FULL.search(text):
         return ResourceError("DISK", f"cannot write: {text}; free some space")
+    if isinstance(error, RuntimeError) and _PEERS.search(text):
+        return ProcessError("PEER", f"another process of the run has ended; see its message: {text}")
+    if (isinstance(error, OSError) and (error.filename or error.errno in _REFUSED)) or _FILES.search(text):
+        return ResourceError("FILES", f"a file cannot be read or written: {text}; check that its folder is there")
     return NlptrainError("INTERNAL", f"{type(error).__name__}: {text}; run again with --debug for the traceback")
+
+
+def _stopped(error: BaseException) -> StoppedError | None:
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, StoppedError):
+        seen = seen.__cause__ or seen.__context__
+    return seen

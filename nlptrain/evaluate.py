@@ -17,7 +17,7 @@ def evaluate(opened: OpenRun, source: str) -> dict[str, Any]:
     Raises:
         DataError: unreadable rows, or labels the model does not know.
     """
-    rows, notes = load_rows(opened.task, source, opened.config.data, opened.labels, need_labels=True)
+    rows, notes = load_rows(opened.task, source, opened.config.data, opened.labels)
     found = opened.predictions(rows, opened.encode(rows))
     names = opened.labels.names if opened.labels else None
     scores = score_split(opened.task, found, names, resamples=opened.config.report.bootstrap)

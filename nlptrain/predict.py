@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ from datasets import Dataset
 
 from nlptrain import processes
 from nlptrain.data.cleaning import clean
-from nlptrain.data.load import load_rows
-from nlptrain.errors import ConfigError, ResourceError
+from nlptrain.data.load import stream_rows
+from nlptrain.errors import ConfigError, DataError, ResourceError
 from nlptrain.inference import OpenRun
 from nlptrain.outputs import OUTPUTS
 
@@ -22,6 +23,7 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 def predict(opened: OpenRun, source: str, output: Path) -> dict[str, Any]:
     """Predict every row of `source` and write `output` (.csv or .jsonl) under its name only when it is whole.
 
+    The file is read twice, first for what is wrong with it, and chunk by chunk, in memory that does not grow with it.
     A row holds the task's texts as they were given, then ``prediction`` and ``probability_<label>`` of each class, or
     ``score`` in the unit of the training scores, or ``tags``; and ``flag`` (truncated, empty, or nothing). Tokens and
     their tags are lists, in CSV with a space between two; a token that was cut off has the tag O. In CSV a text that a
@@ -32,22 +34,35 @@ def predict(opened: OpenRun, source: str, output: Path) -> dict[str, Any]:
         DataError: unreadable rows.
     """
     check_output(output, source)
-    rows, notes = load_rows(opened.task, source, opened.config.data, opened.labels, need_labels=False)
-    encoded = opened.encode(rows)
-    logits = opened.logits(encoded)
+    # what is wrong with the file is said now, not after hours of predictions
+    sizes, notes = zip(*((len(rows), notes) for rows, notes in _chunks(opened, source)), strict=True)
+    records = _records(opened, source, sum(sizes))
     if processes.is_main():
-        write_records(output, _records(opened, rows.select_columns(list(opened.task.text)), encoded, logits))
+        write_records(output, records)
+    else:
+        deque(records, maxlen=0)
     processes.wait_for_all()
-    return {"task": opened.task.name, "source": source, "rows": len(rows), "output": str(output), "notes": notes}
+    return {"task": opened.task.name, "source": source, "rows": sum(sizes), "output": str(output), "notes": notes[0]}
 
 
-def _records(opened: OpenRun, rows: Dataset, encoded: Dataset, logits: Any) -> Iterator[dict[str, Any]]:
-    kind, steps = OUTPUTS[opened.task.kind], opened.config.data.clean
-    answers = kind.answers(logits, opened.names)
-    for texts, truncated, answer in zip(rows, encoded["truncated"], answers, strict=True):
-        shown = {name: kind.text(text) for name, text in dict(texts).items()}
-        empty = not any(clean(text, steps).strip() for text in texts.values())
-        yield shown | answer | {"flag": "empty" if empty else "truncated" if truncated else ""}
+def _chunks(opened: OpenRun, source: str) -> Iterator[tuple[Dataset, list[str]]]:
+    return stream_rows(opened.task, source, opened.config.data)
+
+
+def _records(opened: OpenRun, source: str, count: int) -> Iterator[dict[str, Any]]:
+    """One for each of `count` rows, chunk by chunk; to be drawn on every process, as all take part."""
+    kind, steps, done = OUTPUTS[opened.task.kind], opened.config.data.clean, 0
+    for rows, _ in _chunks(opened, source):
+        done += len(rows)
+        encoded = opened.encode(rows)
+        answers = kind.answers(opened.logits(encoded), opened.names)
+        columns = rows.select_columns(list(opened.task.text))
+        for texts, truncated, answer in zip(columns, encoded["truncated"], answers, strict=True):
+            shown = {name: kind.text(text) for name, text in dict(texts).items()}
+            empty = not any(clean(text, steps).strip() for text in texts.values())
+            yield shown | answer | {"flag": "empty" if empty else "truncated" if truncated else ""}
+    if done != count:
+        raise DataError("DATA_FILE", f"{source}: had {count} rows, then {done}; leave it alone while it is read")
 
 
 def check_output(output: Path, source: str) -> None:
@@ -69,6 +84,8 @@ def write_records(output: Path, records: Iterator[dict[str, Any]]) -> None:
                 file.writelines(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records)
             else:
                 _write_csv(csv.writer(file, lineterminator="\n"), records)
+            file.flush()
+            os.fsync(file.fileno())
         partial.replace(output)
     except OSError as error:
         raise ResourceError("OUTPUT", f"{output}: cannot write predictions: {error.strerror}") from error

@@ -117,7 +117,7 @@ def _rows(config: Config, splits: Splits, opened: OpenRun, source: str | None) -
     assert refine is not None  # noqa: S101 - for the type checker
     if source is None:
         return chosen(refine, splits), "train"
-    rows, _ = load_rows(config.spec, source, config.data, opened.labels, need_labels=True)
+    rows, _ = load_rows(config.spec, source, config.data, opened.labels)
     known = splits.rows | splits.held_out
     seed = config.training["seed"]
     parts = deal_others(rows, known, config.spec, config.data.clean, refine, seed=seed, origin=source)

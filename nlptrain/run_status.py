@@ -1,7 +1,9 @@
 """What became of a run, as one small file: launchers turn every exit code into 1."""
 
+import json
 import os
 import socket
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -45,12 +47,20 @@ class RunStatus:
         if error is None:
             if self.main:
                 self._write("done", 0, None, "")
+        elif self._told():
+            return
         elif isinstance(error, KeyboardInterrupt):
             self._write("preempted", 130, "E_INTERRUPTED", "interrupted")
         elif isinstance(error, Exception):
             reason = named(error)
             state: State = "preempted" if isinstance(reason, StoppedError) else "failed"
             self._write(state, reason.exit_code, reason.code, str(reason))
+
+    def _told(self) -> bool:
+        """Whether another process has said how the run ended: its end is the cause of this one's."""
+        with suppress(OSError, ValueError):
+            return bool(json.loads(self.path.read_text("utf-8"))["state"] != "running")
+        return False
 
     def _write(self, state: State, code: int | None, error: str | None, message: str) -> None:
         document: dict[str, Any] = {

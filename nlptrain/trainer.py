@@ -208,6 +208,8 @@ class FineTuner(ResumableTrainer):
         found = np.asarray(self.predict(unlabelled).predictions)
         logits = np.empty(found.shape, dtype=np.float64)
         logits[order] = found
+        # the library remembers every loader, and with it the rows, as long as it lives
+        self.accelerator._dataloaders.clear()
         return OUTPUTS[self.task.kind].by_row(logits, rows)
 
     def _batches(self) -> RankBatches:

@@ -34,3 +34,22 @@ def write_csv(path: Path, rows: list[tuple[Any, ...]], header: tuple[str, ...] =
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([header, *rows])
     return path
+
+
+def write_card(folder: Path) -> Path:
+    """A classification experiment on a tiny random model that takes a second."""
+    from tests.tiny import tiny_model_dir
+
+    model = tiny_model_dir(folder / "tiny", dropout=0.0)
+    write_csv(folder / "train.csv", sentences(120, 0))
+    write_csv(folder / "test.csv", sentences(31, 1))
+    path = folder / "card.yaml"
+    path.write_text(
+        "task: {name: words, kind: classification, labels: [negative, positive]}\n"
+        f"data: {{train: {folder}/train.csv, test: {folder}/test.csv}}\n"
+        f"model: {{name: {model}, dropout: 0.0}}\n"
+        f"training: {{output_dir: {folder}/run, num_train_epochs: 3, learning_rate: 0.01, "
+        "per_device_train_batch_size: 8}\n",
+        encoding="utf-8",
+    )
+    return path

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.command_line import Done, sentences, write_csv
+from tests.command_line import Done, write_card
 
 SEED = 20
 
@@ -58,18 +58,4 @@ def nlptrain(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 @pytest.fixture
 def card(tmp_path: Path) -> Path:
     """A classification experiment on a tiny random model that takes a second."""
-    from tests.tiny import tiny_model_dir
-
-    model = tiny_model_dir(tmp_path / "tiny", dropout=0.0)
-    write_csv(tmp_path / "train.csv", sentences(120, 0))
-    write_csv(tmp_path / "test.csv", sentences(31, 1))
-    path = tmp_path / "card.yaml"
-    path.write_text(
-        "task: {name: words, kind: classification, labels: [negative, positive]}\n"
-        f"data: {{train: {tmp_path}/train.csv, test: {tmp_path}/test.csv}}\n"
-        f"model: {{name: {model}, dropout: 0.0}}\n"
-        f"training: {{output_dir: {tmp_path}/run, num_train_epochs: 3, learning_rate: 0.01, "
-        "per_device_train_batch_size: 8}\n",
-        encoding="utf-8",
-    )
-    return path
+    return write_card(tmp_path)

@@ -13,7 +13,7 @@ import pytest
 from nlptrain.config.schema import DataConfig, TaskConfig
 from nlptrain.data.checks import contradictions, repeats, row_key
 from nlptrain.data.labels import LabelMap
-from nlptrain.data.load import Splits, load_rows, load_splits
+from nlptrain.data.load import Splits, load_rows, load_splits, stream_rows
 from nlptrain.errors import ConfigError, DataError
 from nlptrain.tasks import TASKS, TaskSpec
 
@@ -187,7 +187,7 @@ def test_a_text_column_with_a_reserved_name_is_refused(tmp_path: Path) -> None:
 
 def test_prediction_keeps_every_row_and_the_other_columns(tmp_path: Path) -> None:
     path = write(tmp_path / "p.csv", [("7", "a", "wrong"), ("07", "", ""), ("8", "a", "pos")], ("id", "text", "label"))
-    rows, notes = load_rows(OWN, path, DataConfig(), LabelMap(("neg", "pos")), need_labels=False)
+    ((rows, notes),) = stream_rows(OWN, path, DataConfig())
     assert rows.to_dict() == {"text": ["a", "", "a"], "id": ["7", "07", "8"], "line": [2, 3, 4]}
     assert notes == [f"{path}: column 'label' is not used for predictions"]
 
@@ -195,10 +195,10 @@ def test_prediction_keeps_every_row_and_the_other_columns(tmp_path: Path) -> Non
 def test_evaluation_uses_the_labels_of_the_model(tmp_path: Path) -> None:
     path = write(tmp_path / "e.csv", [("a", "1"), ("b", "0")], ("sentence", "label"))
     labels = LabelMap(("negative", "positive"))
-    rows, _ = load_rows(TASKS["sst2"], path, DataConfig(), labels, need_labels=True)
+    rows, _ = load_rows(TASKS["sst2"], path, DataConfig(), labels)
     assert rows["label"][:] == [1, 0]
     with pytest.raises(DataError, match="unknown label '1'"):
-        load_rows(TaskSpec("own", "classification", ("sentence",)), path, DataConfig(), labels, need_labels=True)
+        load_rows(TaskSpec("own", "classification", ("sentence",)), path, DataConfig(), labels)
 
 
 # Training and validation rows left together, leaks, repeats in training: counted by a script that shares no code.

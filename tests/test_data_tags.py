@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nlptrain.config.schema import DataConfig
-from nlptrain.data.load import Splits, load_rows, load_splits
+from nlptrain.data.load import Splits, load_splits, stream_rows
 from nlptrain.data.read import read_table
 from nlptrain.data.sources import Source
 from nlptrain.data.splits import tagged
@@ -126,7 +126,7 @@ def test_the_tags_of_the_task_keep_their_order_and_may_be_written_as_numbers(tmp
 def test_rows_to_predict_need_no_tags_and_keep_their_order(tmp_path: Path) -> None:
     source = tmp_path / "new.jsonl"
     source.write_text('{"tokens": ["a", "b"]}\n{"tokens": []}\n{"tokens": ["c"]}\n')
-    rows, _ = load_rows(NER, str(source), DataConfig(), TagMap(("O", "B-X")), need_labels=False)
+    ((rows, _),) = stream_rows(NER, str(source), DataConfig())
     assert rows["tokens"][:] == ["a b", "", "c"]
 
 

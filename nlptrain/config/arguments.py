@@ -54,6 +54,11 @@ _REFUSED: dict[str, tuple[bool | None, str]] = {
     "dataloader_drop_last": (True, "every row is trained on and scored"),
     "batch_eval_metrics": (True, "metrics are computed on whole arrays"),
     "prediction_loss_only": (True, "metrics need the predictions"),
+    "hub_token": (None, "a secret would be written into the run folder; set HF_TOKEN in the environment"),
+    "enable_jit_checkpoint": (
+        True,
+        "a signal already ends a run with a checkpoint, and with an exit code that says so",
+    ),
     "accelerator_config": (None, "batches are divided among processes by their own rule"),
 }
 

@@ -184,7 +184,9 @@ def _training_problems(training: dict[str, Any], where: Any) -> Iterable[str]:
         if key not in known:
             yield f"{where(('training', key))}: unknown key 'training.{key}'{_nearest(key, known)}"
         elif found := arguments.problem(key, value):
-            yield f"{where(('training', key))}: training.{key}: {found}, found {value!r}"
+            yield f"{where(('training', key))}: training.{key}: {found}" + (
+                "" if key == "hub_token" else f", found {value!r}"
+            )
 
 
 def _siblings(keys: Path_, section: type[BaseModel]) -> list[str]:

@@ -1,8 +1,8 @@
-"""Sources that know the types of their columns, Parquet and the Hub, as string columns in memory."""
+"""Sources that know the types of their columns, Parquet and the Hub, as chunks of string columns."""
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from nlptrain.data.sources import Source
 from nlptrain.errors import DataError
 
 LINE = "__line__"
+_BUFFER = 1 << 20
 
 Types = dict[str, dict[str, int]]
 Columns = tuple[datasets.Dataset, Types]
@@ -33,18 +34,22 @@ def check_names(origin: object, names: Sequence[str]) -> None:
         raise DataError("DATA_HEADER", problems)
 
 
-def read_parquet(path: Path) -> Columns:
-    """All columns of a Parquet file; DataError if it is damaged or no such file."""
+def read_parquet(path: Path, size: int) -> Iterator[Columns]:
+    """The columns of a Parquet file, `size` rows at a time; DataError if it is damaged or no such file."""
     try:
-        table = pq.ParquetFile(path).read()
-        table.validate(full=True)
+        # without a buffer the whole of a row group, often all rows, is read at once
+        with pq.ParquetFile(path, buffer_size=_BUFFER) as file:
+            first = 1
+            for batch in file.iter_batches(size):
+                batch.validate(full=True)
+                yield _from_arrow(pa.Table.from_batches([batch]), str(path), first)
+                first += batch.num_rows
     except (pa.ArrowException, OSError) as error:
         raise DataError("DATA_PARQUET", f"{path}: not a readable Parquet file ({error}); write it again") from error
-    return _from_arrow(table, str(path))
 
 
-def read_hub(source: Source) -> Columns:
-    """All columns of a split on the Hub, class ids as class names; DataError if it cannot be had."""
+def read_hub(source: Source, size: int) -> Iterator[Columns]:
+    """The columns of a split on the Hub, class ids as class names; DataError if it cannot be had."""
     try:
         rows = datasets.load_dataset(source.location, source.config, split=source.split)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
@@ -52,14 +57,19 @@ def read_hub(source: Source) -> Columns:
             "check its id, configuration, split and the connection, or give files in data.train and data.validation"
         )
         raise DataError("DATA_HUB", f"{source}: cannot be loaded from the Hub ({error}); {remedy}") from error
-    table = rows.with_format("arrow")[:]
-    for name, feature in rows.features.items():
+    for first in range(0, len(rows), size):
+        chunk = rows.with_format("arrow")[first : first + size]
+        yield _from_arrow(_with_names(chunk, rows.features), str(source), first + 1)
+
+
+def _with_names(table: pa.Table, features: datasets.Features) -> pa.Table:
+    for name, feature in features.items():
         inner = feature.feature if isinstance(feature, datasets.List) else feature
         if isinstance(inner, datasets.ClassLabel):
             kind = pa.string() if inner is feature else pa.list_(pa.string())
             named = pa.array([_named(value, inner.names) for value in table.column(name).to_pylist()], kind)
             table = table.set_column(table.column_names.index(name), name, named)
-    return _from_arrow(table, str(source))
+    return table
 
 
 def _named(value: Any, classes: Sequence[str]) -> Any:
@@ -69,11 +79,11 @@ def _named(value: Any, classes: Sequence[str]) -> Any:
     return classes[value] if value is not None and value >= 0 else value if value is None else str(value)
 
 
-def _from_arrow(table: pa.Table, origin: str) -> Columns:
+def _from_arrow(table: pa.Table, origin: str, first: int) -> Columns:
     check_names(origin, table.column_names)
     columns = {name: _as_strings(table.column(name)) for name in table.column_names}
-    types = {name: {_arrow_type(table.schema.field(name).type): 1} for name in table.column_names}
-    lines = pa.array(np.arange(1, table.num_rows + 1))
+    types = {name: {_arrow_type(table.schema.field(name).type): first} for name in table.column_names}
+    lines = pa.array(np.arange(first, first + table.num_rows))
     return datasets.Dataset(pa.table({LINE: lines, **columns})), types
 
 

@@ -1,6 +1,6 @@
 """All splits of a task, read, checked, labelled and counted; or the rows of one file for evaluation and prediction."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, combinations
 from typing import Any, cast
@@ -16,7 +16,7 @@ from nlptrain.data.columnar import LINE
 from nlptrain.data.held_out import hold_out
 from nlptrain.data.labels import LabelMap, is_unlabelled, scores
 from nlptrain.data.parts import Part, read_part
-from nlptrain.data.read import Table, read_table
+from nlptrain.data.read import Table, read_chunks
 from nlptrain.data.sources import Source, resolve, source_of
 from nlptrain.data.targets import COLUMNS
 from nlptrain.errors import DataError
@@ -104,18 +104,15 @@ def load_splits(task: TaskSpec, data: DataConfig, *, seed: int, refine: RefineCo
 
 
 def load_rows(
-    task: TaskSpec, source: str, data: DataConfig, labels: LabelMap | None, *, need_labels: bool
+    task: TaskSpec, source: str, data: DataConfig, labels: LabelMap | None
 ) -> tuple[datasets.Dataset, list[str]]:
-    """Rows of one source (on the Hub: its test split) for a trained model.
+    """Labelled rows of one source (on the Hub: its test split) for a trained model, as `Splits.rows` has them.
 
     Args:
         task: what the columns mean.
         source: a file, ``package://...`` or a Hub data set.
         data: encoding, delimiter and what to do about repeats and empty texts.
         labels: the model's classes; None for regression.
-        need_labels: True: rows as `Splits.rows` has them, to be scored. False: every row in its order, blank texts
-            too, with the text columns, all other columns as strings (null where empty in JSON or Parquet) and ``line``;
-            the task's label column, and any called ``label`` or ``line``, are left out.
 
     Returns:
         The rows, and sentences that the user should read.
@@ -123,10 +120,7 @@ def load_rows(
     Raises:
         DataError: anything wrong with the source, or labels the model does not know.
     """
-    where = source_of(source, task.splits.get("test", "test"))
-    if not need_labels:
-        return unlabelled_rows(task, where, data)
-    log = _Log()
+    where, log = _source(task, source), _Log()
     if labels is not None:
         labels = replace(labels, numbered=task.labels == labels.names)
     part = _labelled(read_part(where, "test", task, data), "test", task, labels, log)
@@ -136,8 +130,32 @@ def load_rows(
 
 
 def unlabelled_rows(task: TaskSpec, source: Source, data: DataConfig) -> tuple[datasets.Dataset, list[str]]:
-    """Every row of a source in its order, as `load_rows` gives them where no labels are needed."""
-    return _unchecked(read_table(source, encoding=data.encoding, delimiter=data.delimiter), task)
+    """Every row of a source in its order, as `load_rows` gives them but without labels."""
+    found = [_unchecked(t, task) for t in read_chunks(source, encoding=data.encoding, delimiter=data.delimiter)]
+    return datasets.concatenate_datasets([rows for rows, _ in found]), found[0][1]
+
+
+def stream_rows(task: TaskSpec, source: str, data: DataConfig) -> Iterator[tuple[datasets.Dataset, list[str]]]:
+    """Every row of one source in its order, blank texts too, some thousands at a time, for predictions.
+
+    Args:
+        task: what the columns mean.
+        source: a file, ``package://...`` or a Hub data set.
+        data: encoding and delimiter.
+
+    Yields:
+        Rows with the text columns, all other columns as strings (null where empty in JSON or Parquet) and ``line``, but
+        without the task's label column and any called ``label`` or ``line``; and sentences that the user should read.
+
+    Raises:
+        DataError: anything wrong with the source; of malformed rows at its end.
+    """
+    for table in read_chunks(_source(task, source), encoding=data.encoding, delimiter=data.delimiter):
+        yield _unchecked(table, task)
+
+
+def _source(task: TaskSpec, source: str) -> Source:
+    return source_of(source, task.splits.get("test", "test"))
 
 
 def _label_map(train: Part, task: TaskSpec) -> LabelMap | None:

@@ -1,17 +1,17 @@
-"""Reading a file or a Hub data set strictly into string columns in memory; nothing is guessed and nothing is written.
+"""Reading a file or a Hub data set strictly into string columns; nothing is guessed and nothing is written.
+
+A source is read chunk by chunk, in memory that does not grow with its rows; `read_table` joins the chunks.
 
 An empty cell is the only missing value: ``NA``, ``null`` and ``nan`` are text.
 """
 
-import codecs
 import csv
-import io
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,18 +20,12 @@ import pyarrow as pa
 
 from nlptrain.data.columnar import LINE, Types, check_names, read_hub, read_parquet
 from nlptrain.data.sources import Source, existing
-from nlptrain.errors import ConfigError, DataError
+from nlptrain.data.text import text_file
+from nlptrain.errors import DataError
 
+CHUNK = 8192
 MAX_CELL = 10 * 1024 * 1024
 SHOWN = 10
-_CHUNK = 10_000
-_MARKS = (
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-    (codecs.BOM_UTF8, "utf-8"),
-)
 _JSON_TYPES = {str: "text", bool: "boolean", int: "integer", float: "number", type(None): "null"}
 
 Row = tuple[int, Sequence[str | None]]
@@ -39,7 +33,7 @@ Row = tuple[int, Sequence[str | None]]
 
 @dataclass(frozen=True)
 class Table:
-    """All rows of one source.
+    """Rows of one source: all of them, or one chunk.
 
     Attributes:
         rows: string columns, null where there is no value, and `LINE` (int64): the line of the file on which the row
@@ -72,7 +66,22 @@ class Where:
 
 
 def read_table(source: Source, *, encoding: str, delimiter: str | None) -> Table:
-    """Read a whole source.
+    """Read a whole source; otherwise as `read_chunks`."""
+    chunks = list(read_chunks(source, encoding=encoding, delimiter=delimiter))
+    if len(chunks) == 1:
+        return chunks[0]
+    types: Types = {}
+    for name, kind, line in (
+        (n, k, at) for chunk in chunks for n, found in chunk.types.items() for k, at in found.items()
+    ):
+        types.setdefault(name, {}).setdefault(kind, line)
+    return replace(chunks[0], rows=datasets.concatenate_datasets([chunk.rows for chunk in chunks]), types=types)
+
+
+def read_chunks(source: Source, *, encoding: str, delimiter: str | None) -> Iterator[Table]:
+    """Read a source as tables of `CHUNK` rows, the last of fewer.
+
+    Malformed rows are left out, and named at the end of the source.
 
     Args:
         source: what to read.
@@ -83,21 +92,20 @@ def read_table(source: Source, *, encoding: str, delimiter: str | None) -> Table
         DataError: missing, unreadable, empty or malformed; the message names file and line.
         ConfigError: unknown encoding.
     """
-    table = _read(source, encoding, delimiter)
-    if table.rows.num_rows == 0:
-        raise DataError("DATA_EMPTY", f"{table.origin}: expected rows, found only a header; give a source with rows")
-    return table
+    chunk = None
+    for chunk in _read(source, encoding, delimiter):
+        yield chunk
+    if chunk is None:
+        raise DataError("DATA_EMPTY", f"{source}: expected rows, found only a header; give a source with rows")
 
 
-def _read(source: Source, encoding: str, delimiter: str | None) -> Table:
+def _read(source: Source, encoding: str, delimiter: str | None) -> Iterator[Table]:
     if source.kind == "hub":
-        rows, types = read_hub(source)
-        return Table(rows, str(source), "row", types)
+        return (Table(rows, str(source), "row", types) for rows, types in read_hub(source, CHUNK))
     path = existing(Path(source.location))
     match path.suffix.lower():
         case ".parquet":
-            rows, types = read_parquet(path)
-            return Table(rows, str(path), "row", types)
+            return (Table(rows, str(path), "row", types) for rows, types in read_parquet(path, CHUNK))
         case ".jsonl":
             return _read_jsonl(path, encoding)
         case ".tsv":
@@ -106,76 +114,53 @@ def _read(source: Source, encoding: str, delimiter: str | None) -> Table:
             return _read_csv(path, encoding, delimiter or ",", quoted=True)
 
 
-def _decoded(path: Path, encoding: str) -> str:
-    """The whole text of a file that is not empty."""
-    try:
-        codec = codecs.lookup(encoding).name.replace("utf-8-sig", "utf-8")
-        raw = path.read_bytes()
-        _refuse_mark(path, raw, codec)
-        text = raw.decode(codec).removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise DataError("DATA_ENCODING", _undecodable(path, raw, error.start, codec)) from error
-    except LookupError as error:
-        raise ConfigError("DATA_ENCODING", f"data.encoding: {encoding!r} is not a text encoding; use utf-8") from error
-    except OSError as error:
-        raise DataError("DATA_FILE", f"{path}: cannot be read ({error.strerror}); check its permissions") from error
-    if (nul := text.find("\0")) >= 0:
-        line = text.count("\n", 0, nul) + 1
-        raise DataError("DATA_NUL", f"{path}:{line}: a NUL character, so not a text file; save it as plain UTF-8 text")
-    if not text.strip():
-        raise DataError("DATA_EMPTY", f"{path}: expected rows, found an empty file; give a file with rows")
-    return text
+class _Malformed:
+    """The first malformed rows, and how many there are.
+
+    Args:
+        code: of the error.
+        remedy: what to do about all of them.
+    """
+
+    def __init__(self, code: str, remedy: str) -> None:
+        self.code, self.remedy = code, remedy
+        self.shown: list[str] = []
+        self.count = 0
+
+    def add(self, problem: str) -> None:
+        self.count += 1
+        self.shown += [problem] if self.count <= SHOWN else []
+
+    def refuse(self) -> None:
+        """Raise `DataError` if there are any."""
+        if self.count == 1:
+            raise DataError(self.code, f"{self.shown[0]}; {self.remedy}")
+        if self.count:
+            raise DataError(self.code, [*self.shown, f"{self.count} rows in all are malformed; {self.remedy}"])
 
 
-def _refuse_mark(path: Path, raw: bytes, codec: str) -> None:
-    """A byte order mark of another encoding than `codec` is an error."""
-    name = next((name for mark, name in _MARKS if raw.startswith(mark)), codec)
-    if not codec.startswith(name):
-        problem = f"{path}:1: expected {codec}, found the byte order mark of {name} at byte offset 0"
-        raise DataError("DATA_ENCODING", f"{problem}; convert the file to UTF-8 or set data.encoding: {name}")
-
-
-def _undecodable(path: Path, raw: bytes, offset: int, codec: str) -> str:
-    line = raw.count(b"\n", 0, offset) + 1
-    problem = f"{path}:{line}: byte 0x{raw[offset]:02x} at byte offset {offset} is not {codec}"
-    hint = "latin-1" if codec == "utf-8" else "utf-8"
-    return f"{problem}; convert the file to UTF-8, or say what it is, for example data.encoding: {hint}"
-
-
-def _refuse(code: str, problems: list[str], remedy: str) -> None:
-    """Raise the first of the problems and their number, if there are any."""
-    if len(problems) == 1:
-        raise DataError(code, f"{problems[0]}; {remedy}")
-    if problems:
-        raise DataError(code, [*problems[:SHOWN], f"{len(problems)} rows in all are malformed; {remedy}"])
-
-
-def _dataset(names: Sequence[str], rows: Iterator[Row]) -> datasets.Dataset:
-    schema = pa.schema([(LINE, pa.int64()), *((name, pa.string()) for name in names)])
-    batches = []
-    while chunk := list(itertools.islice(rows, _CHUNK)):
-        lines, cells = zip(*chunk, strict=True)
-        columns = [pa.array(column, pa.string()) for column in zip(*cells, strict=True)]
-        batches.append(pa.record_batch([pa.array(lines, pa.int64()), *columns], schema=schema))
-    return datasets.Dataset(pa.Table.from_batches(batches, schema=schema))
+def _dataset(names: Sequence[str], rows: Sequence[Row]) -> datasets.Dataset:
+    lines, cells = zip(*rows, strict=True)
+    columns = {
+        name: pa.array(column, pa.string()) for name, column in zip(names, zip(*cells, strict=True), strict=True)
+    }
+    return datasets.Dataset(pa.table({LINE: pa.array(lines, pa.int64()), **columns}))
 
 
 # ---- CSV and TSV ----
 
 
-def _read_csv(path: Path, encoding: str, delimiter: str, *, quoted: bool) -> Table:
+def _read_csv(path: Path, encoding: str, delimiter: str, *, quoted: bool) -> Iterator[Table]:
     """TSV files of the GLUE kind hold bare quotes, so only `quoted` files give quotes a meaning."""
-    text = _decoded(path, encoding).rstrip("\r\n")
     style: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-    with _cell_limit():
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=style, strict=True)
-        rows = _csv_rows(path, reader)
+    remedy = "quote cells that hold a delimiter or line break" if quoted else "remove tabs and line breaks from texts"
+    with text_file(path, encoding, newline="") as file, _cell_limit():
+        rows = _csv_rows(path, csv.reader(file, delimiter=delimiter, quoting=style, strict=True))
         _, header = next(rows)
         check_names(path, header or [""])
-        remedy = (
-            "quote cells that hold a delimiter or line break" if quoted else "remove tabs and line breaks from texts"
-        )
-        return Table(_dataset(header, _of_width(path, header, rows, remedy)), str(path))
+        whole = _of_width(path, header, rows, remedy)
+        while chunk := list(itertools.islice(whole, CHUNK)):
+            yield Table(_dataset(header, chunk), str(path))
 
 
 @contextmanager
@@ -207,45 +192,71 @@ def _csv_fault(fault: str) -> str:
 
 
 def _of_width(path: Path, header: list[str], rows: Iterator[tuple[int, list[str]]], remedy: str) -> Iterator[Row]:
-    """The rows, every one as wide as the header."""
-    problems = []
+    """The rows that are as wide as the header; all have to be, but for blank lines at the end."""
+    malformed = _Malformed("DATA_RAGGED", remedy)
     expected = f"expected {len(header)} fields ({', '.join(header)})"
+    blank: list[int] = []
     for line, row in rows:
+        if not row:
+            blank.append(line)
+            continue
+        for at in blank:
+            malformed.add(f"{path}:{at}: {expected}, found a blank line")
+        blank = []
         if len(row) == len(header):
             yield line, row
         else:
-            problems.append(f"{path}:{line}: {expected}, found {len(row) or 'a blank line'}")
-    _refuse("DATA_RAGGED", problems, remedy)
+            malformed.add(f"{path}:{line}: {expected}, found {len(row)}")
+    malformed.refuse()
 
 
 # ---- JSON Lines ----
 
 
-def _read_jsonl(path: Path, encoding: str) -> Table:
+def _read_jsonl(path: Path, encoding: str) -> Iterator[Table]:
+    with text_file(path, encoding, newline="\n") as file:
+        rows = _json_rows(path, file)
+        while chunk := list(itertools.islice(rows, CHUNK)):
+            names, types = list(chunk[0][1]), _json_types(chunk)
+            cells = [(line, [_json_cell(row[name]) for name in names]) for line, row in chunk]
+            yield Table(_dataset(names, cells), str(path), "line", types)
+
+
+def _json_rows(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The lines that are objects with the keys of the first; all have to be, but for blank ones at the end."""
     decoder = json.JSONDecoder(object_pairs_hook=_distinct, parse_constant=_no_constant)
+    malformed = _Malformed("DATA_JSON", "every line must be one JSON object with the same keys")
     names: list[str] = []
-    types: Types = {}
-    rows: list[Row] = []
-    problems = []
-    for line, text in enumerate(_decoded(path, encoding).rstrip().split("\n"), 1):
-        try:
-            row = _json_row(decoder, text, names)
-        except (ValueError, RecursionError) as error:
-            problems.append(f"{path}:{line}: {error}")
+    blank: list[int] = []
+    for line, text in enumerate(lines, 1):
+        if not text.strip():
+            blank.append(line)
             continue
-        names = names or list(row)
-        rows.append((line, [_json_cell(row[name]) for name in names]))
+        for at in blank:
+            malformed.add(f"{path}:{at}: a blank line")
+        blank = []
+        try:
+            row = _json_row(decoder, text.removesuffix("\n"), names)
+        except (ValueError, RecursionError) as error:
+            malformed.add(f"{path}:{line}: {error}")
+            continue
+        if not names:
+            names = list(row)
+            check_names(path, names)
+        yield line, {name: row[name] for name in names}
+    malformed.refuse()
+
+
+def _json_types(rows: Iterable[tuple[int, dict[str, Any]]]) -> Types:
+    types: Types = {}
+    for line, row in rows:
         for name, value in row.items():
             types.setdefault(name, {}).setdefault(_JSON_TYPES.get(type(value), "object"), line)
-    _refuse("DATA_JSON", problems, "every line must be one JSON object with the same keys")
-    check_names(path, names)
-    return Table(_dataset(names, iter(rows)), str(path), "line", types)
+    return types
 
 
 def _json_row(decoder: json.JSONDecoder, text: str, names: list[str]) -> dict[str, Any]:
     """One line as an object with the keys `names` (any keys while there are none yet); ValueError if it is not."""
-    if not text.strip():
-        raise ValueError("a blank line")
     row = decoder.decode(text)
     if not isinstance(row, dict) or not row:
         raise ValueError(f"expected an object with keys, found {text.strip()[:40]}")

@@ -85,6 +85,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_grid_that_is_killed_twice_ends_in_the_table_of_an_undisturbed_one(grid: Callable[..., Path]) -> None:
     killed, undisturbed = grid("killed"), grid("undisturbed")
     kill_after(killed, 2)

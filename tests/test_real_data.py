@@ -36,4 +36,4 @@ def test_cosine_without_training_is_the_published_one(
     rows = encode(splits.rows["test"], task, tokenizer, 256, clean=())
     trainer = FineTuner(model, args, task=task, tokenizer=tokenizer, loss=usual(target.scale))
     found = score_logits(task, trainer.logits(rows), rows.with_format("numpy")["labels"][:]).values
-    assert {name: found[name] for name in PUBLISHED} == pytest.approx(PUBLISHED, abs=2e-4)
+    assert {name: found[name] for name in PUBLISHED} == pytest.approx(PUBLISHED, abs=3e-4)

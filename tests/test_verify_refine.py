@@ -22,7 +22,7 @@ def test_every_check_passes_and_a_failed_one_is_exit_code_1(
     monkeypatch.setattr(refine, "_processes", lambda: iter(()))
     done = nlptrain("verify", "refine")
     assert done.code == 1
-    assert sum("FAIL" in line for line in done.out.splitlines()) == 1
+    assert sum(line.startswith("FAIL ") for line in done.out.splitlines()) == 1
 
 
 def test_each_control_is_far_from_what_it_imitates() -> None:

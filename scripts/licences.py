@@ -3,24 +3,20 @@
 import re
 import sys
 from importlib.metadata import Distribution, distributions
+from typing import Any
 
 ALLOWED = re.compile(
     r"Apache|MIT|BSD|ISC|PSF|Python Software Foundation|MPL|Mozilla|Unlicense|Zlib|0BSD|CC0|HPND", re.IGNORECASE
 )
 FORBIDDEN = re.compile(r"(?<!L)GPL|AGPL|Affero|SSPL|Proprietary|Commercial", re.IGNORECASE)
-# the metadata says nothing; read in the package's own licence file
-KNOWN: dict[str, str] = {"prodigyopt": "MIT"}
 
 
 def licence(package: Distribution) -> str:
     """What the metadata says: the expression, else the classifiers, else the first line of the text."""
-    meta = package.metadata
+    meta: Any = package.metadata
     classifiers = [c.rpartition(" :: ")[2] for c in meta.get_all("Classifier") or [] if c.startswith("License ::")]
     text = (meta.get("License") or "").strip().splitlines()
-    name = (meta["Name"] or "").lower()
-    return (
-        meta.get("License-Expression") or KNOWN.get(name) or "; ".join(classifiers) or (text[0] if text else "unknown")
-    )
+    return str(meta.get("License-Expression") or "; ".join(classifiers) or (text[0] if text else "unknown"))
 
 
 def main() -> int:

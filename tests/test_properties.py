@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -66,3 +67,11 @@ def test_labels_become_ids_and_come_back(values: list[str]) -> None:
     assert [labels.names[number] for number in ids] == values
     assert len(set(labels.names)) == len(labels.names) == len(set(values))
     assert labels == LabelMap.fit(list(reversed(values)), TaskSpec("own", "classification", ("text",)))
+
+
+def test_what_the_yaml_library_cannot_hold_is_refused_in_words(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    for text in ("{{a: 1}: 2}", "{[a]: {b: 1}, ? {c: 1} : 2}", "a: 2001-99-99", "a: " + "9" * 5000, "a: " + "[" * 3000):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match="config.yaml"):
+            load(path)

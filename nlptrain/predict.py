@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from datasets import Dataset
 
@@ -83,7 +83,7 @@ def write_records(output: Path, records: Iterator[dict[str, Any]]) -> None:
             if output.suffix == ".jsonl":
                 file.writelines(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records)
             else:
-                _write_csv(csv.writer(file, lineterminator="\n"), records)
+                _write_csv(file, records)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(output)
@@ -93,11 +93,14 @@ def write_records(output: Path, records: Iterator[dict[str, Any]]) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _write_csv(writer: Any, records: Iterator[dict[str, Any]]) -> None:
+def _write_csv(file: TextIO, records: Iterator[dict[str, Any]]) -> None:
+    plain, quoted = (csv.writer(file, lineterminator="\n", quoting=q) for q in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL))
     for number, record in enumerate(records):
         if number == 0:
-            writer.writerow(record)
-        writer.writerow([_cell(value) for value in record.values()])
+            plain.writerow(record)
+        cells = [_cell(value) for value in record.values()]
+        # the module forgets that a reader takes a bare carriage return for the end of a row
+        (quoted if any("\r" in cell for cell in cells) else plain).writerow(cells)
 
 
 def _cell(value: Any) -> str:

@@ -23,6 +23,8 @@ from nlptrain.errors import ConfigError
 
 MAX_BYTES = 1_000_000
 Path_ = tuple[str | int, ...]
+# what the YAML library lets through for a key that is a list or mapping, an impossible date, a bottomless nesting
+_UNREADABLE = (TypeError, ValueError, RecursionError)
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -79,7 +81,7 @@ def parse(path: Path) -> CommentedMap:
     except MarkedYAMLError as error:
         at = error.problem_mark.line + 1 if error.problem_mark else 0
         raise ConfigError("CONFIG", f"{path}:{at}: not valid YAML: {error.problem}") from None
-    except YAMLError as error:
+    except (YAMLError, *_UNREADABLE) as error:
         raise ConfigError("CONFIG", f"{path}: not valid YAML: {error}") from None
     if not isinstance(tree, CommentedMap):
         raise ConfigError("CONFIG", f"{path}: expected keys such as `task:`, found {type(plain(tree)).__name__}")
@@ -124,7 +126,7 @@ def override(word: str) -> tuple[Path_, Any]:
         raise ConfigError("USAGE", f"expected key=value, found {word!r}; e.g. training.learning_rate=3e-5")
     try:
         value = plain(YAML(typ="rt").load(text)) if text else None
-    except YAMLError:
+    except (YAMLError, *_UNREADABLE):
         raise ConfigError("USAGE", f"{word!r}: the value is not valid YAML; quote it") from None
     return tuple(key.split(".")), value
 

@@ -86,6 +86,9 @@ def _decoded(path: Path, codec: str) -> Iterator[str]:
             except UnicodeDecodeError as error:
                 at = offset - held + error.start
                 raise DataError("DATA_ENCODING", _undecodable(path, error.object[error.start], at, codec)) from error
+            except UnicodeError as error:  # no byte order mark where the codec needs one
+                problem = f"{path}:1: not {codec}: {error}"
+                raise DataError("DATA_ENCODING", f"{problem}; set data.encoding to what the file is") from error
             offset += len(block)
 
 

@@ -2,8 +2,8 @@
 
     NLPTRAIN_DATA=data python scripts/refine_table.py --runs runs/refine_table --seeds 1 2 3
 
-Finished runs are kept and skipped, and so are refinements. The table is a pure function of the results.json files:
-scores of the test split, median and range over the seeds. The guard decides on other rows, held out from training.
+Finished runs are kept and skipped, and so are refinements. The table is a pure function of what the runs hold: scores
+of the test split, median and range over the seeds. The guard decides on other rows, held out from training.
 """
 
 import argparse
@@ -15,6 +15,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from scipy.special import softmax
+
+from nlptrain.predictions import Predictions
+from nlptrain.refine import ece, nll, reliability
+from nlptrain.run_folder import RunFolder
+
 CONFIGS = Path(__file__).parents[1] / "configs"
 SHOWN = {"sst2": ("accuracy", "nll", "ece"), "stsb_cross": ("pearson", "nmse")}
 
@@ -24,17 +30,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, required=True, help="folder of the run folders")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("settings", nargs="*", help="over the configurations', e.g. training.num_train_epochs=1")
     words = parser.parse_args()
     for seed in words.seeds:
         for name in SHOWN:
-            refined(name, seed, words.runs / f"{name}-{seed}")
+            refined(name, seed, words.runs / f"{name}-{seed}", words.settings)
     print("\n".join(table(words.runs, words.seeds)))
 
 
-def refined(name: str, seed: int, run: Path) -> None:
+def refined(name: str, seed: int, run: Path, settings: list[str]) -> None:
     """One run, trained and refined, unless it is."""
     if not (run / "results.json").is_file():
-        given = ["refine.when=[]", f"training.seed={seed}", f"training.output_dir={run}"]
+        given = ["refine.when=[]", f"training.seed={seed}", f"training.output_dir={run}", *settings]
         nlptrain("train", str(CONFIGS / f"{name}.yaml"), *(["--resume"] if run.exists() else []), "refine={}", *given)
     if not (record(run)["refinement"] or {}).get("after"):
         calibrated = ["refine.calibrate=true"] if name == "sst2" else []
@@ -58,12 +65,27 @@ def table(runs: Path, seeds: list[int]) -> Iterator[str]:
     yield "|---|---|---|---|---|---|---|---|"
     for name, metrics in SHOWN.items():
         found = [record(runs / f"{name}-{seed}") for seed in seeds]
+        scores = [both(runs / f"{name}-{seed}") for seed in seeds]
         accepted = sum(one["refinement"]["after"]["decision"]["accepted"] for one in found)
         for metric in metrics:
-            before = summary([one["refinement"]["fine_tuned"]["test"][metric] for one in found])
-            after = summary([one["metrics"]["test"][metric] for one in found])
+            before = summary([one["before"][metric] for one in scores])
+            after = summary([one["after"][metric] for one in scores])
             rows = found[0]["rows"]["test"]
             yield f"| {name} | test | {rows} | {metric} | {before} | {after} | {len(found)} | {accepted} |"
+
+
+def both(run: Path) -> dict[str, dict[str, float]]:
+    """The scores of the test split before and after; of a classification with those of its probabilities."""
+    results, folder = record(run), RunFolder(run)
+    found = {"before": results["refinement"]["fine_tuned"]["test"], "after": results["metrics"]["test"]}
+    files = {"before": folder.fine_tuned_predictions("test"), "after": folder.predictions("test")}
+    if results["kind"] != "classification":
+        return found
+    for name, path in files.items():
+        rows = Predictions.read(path)
+        error = ece(reliability(softmax(rows.outputs, axis=1), rows.labels))
+        found[name] = found[name] | {"nll": nll(rows.outputs, rows.labels), "ece": error}
+    return found
 
 
 def summary(values: list[float]) -> str:

@@ -3,7 +3,8 @@
 import csv
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,19 @@ from nlptrain.errors import ConfigError, ResourceError
 from nlptrain.inference import OpenRun
 from nlptrain.outputs import OUTPUTS
 
+# of encoded rows and their logits: what else is said of each row; called by all processes
+More = Callable[[Dataset, Any], Iterable[dict[str, Any]]]
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
-def predict(opened: OpenRun, source: str, output: Path) -> dict[str, Any]:
+def predict(opened: OpenRun, source: str, output: Path, more: More | None = None) -> dict[str, Any]:
     """Predict every row of `source` and write `output` (.csv or .jsonl) under its name only when it is whole.
 
     A row holds the task's texts as they were given, then ``prediction`` and ``probability_<label>`` of each class, or
     ``score`` in the unit of the training scores, or ``tags``; and ``flag`` (truncated, empty, or nothing). Tokens and
     their tags are lists, in CSV with a space between two; a token that was cut off has the tag O. In CSV a text that a
-    spreadsheet would run as a formula gets a leading apostrophe; JSONL is lossless.
+    spreadsheet would run as a formula gets a leading apostrophe; JSONL is lossless. What `more` says of a row stands
+    before its flag.
 
     Raises:
         ConfigError: the output cannot be written or is of another format.
@@ -35,19 +39,22 @@ def predict(opened: OpenRun, source: str, output: Path) -> dict[str, Any]:
     rows, notes = load_rows(opened.task, source, opened.config.data, opened.labels, need_labels=False)
     encoded = opened.encode(rows)
     logits = opened.logits(encoded)
+    extra = more(encoded, logits) if more else repeat({}, len(rows))
     if processes.is_main():
-        write_records(output, _records(opened, rows.select_columns(list(opened.task.text)), encoded, logits))
+        write_records(output, _records(opened, rows.select_columns(list(opened.task.text)), encoded, logits, extra))
     processes.wait_for_all()
     return {"task": opened.task.name, "source": source, "rows": len(rows), "output": str(output), "notes": notes}
 
 
-def _records(opened: OpenRun, rows: Dataset, encoded: Dataset, logits: Any) -> Iterator[dict[str, Any]]:
+def _records(
+    opened: OpenRun, rows: Dataset, encoded: Dataset, logits: Any, extra: Iterable[dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
     kind, steps = OUTPUTS[opened.task.kind], opened.config.data.clean
     answers = kind.answers(logits, opened.names)
-    for texts, truncated, answer in zip(rows, encoded["truncated"], answers, strict=True):
+    for texts, truncated, answer, added in zip(rows, encoded["truncated"], answers, extra, strict=True):
         shown = {name: kind.text(text) for name, text in dict(texts).items()}
         empty = not any(clean(text, steps).strip() for text in texts.values())
-        yield shown | answer | {"flag": "empty" if empty else "truncated" if truncated else ""}
+        yield shown | answer | added | {"flag": "empty" if empty else "truncated" if truncated else ""}
 
 
 def check_output(output: Path, source: str) -> None:

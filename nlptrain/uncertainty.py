@@ -52,7 +52,10 @@ class Uncertainty:
         features = self.features(encoded)
         variance = features.whole(self.posterior.variance(features.x))
         if not self.run.serving.regression:
-            return ({"standard_error": float(e)} for e in class_errors(served, variance, self.temperature))
+            # from the basis of the fit to the logits of the classes
+            lift = CrossEntropy.of(self.posterior.refined.head.outputs).lift
+            errors = class_errors(served, lift @ variance @ lift.T, self.temperature)
+            return ({"standard_error": float(error)} for error in errors)
         errors = np.sqrt(variance[:, 0, 0]) * self.run.serving.scale
         reach = features.whole(self._reach(features.x))
         middle = np.asarray(served, np.float64)[:, 0]
@@ -85,13 +88,12 @@ def class_errors(logits: Array, variance: Array, temperature: float = 1.0) -> Ar
 
     Args:
         logits: (m, classes), as they are served.
-        variance: (m, outputs, outputs) of the head's outputs, before the temperature divides them.
+        variance: (m, classes, classes) of the logits before the temperature divides them.
         temperature: above 0.
     """
     p = softmax(np.asarray(logits, np.float64), axis=1)
     best = p.argmax(axis=1)
     gradient = p[np.arange(len(p)), best, None] * (np.eye(p.shape[1])[best] - p) / temperature
-    gradient = gradient @ CrossEntropy.of(variance.shape[1]).lift
     return np.asarray(np.sqrt(np.einsum("mk,mkl,ml->m", gradient, variance, gradient)))
 
 

@@ -1,4 +1,4 @@
-"""Standard errors of predictions: against the closed form of ridge, finite differences, simulation; and in the files."""
+"""Standard errors of predictions: against the closed form of ridge, finite differences, simulation; in files."""
 
 import csv
 import json

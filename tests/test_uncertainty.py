@@ -100,7 +100,8 @@ def test_a_class_has_a_standard_error(tmp_path: Path, nlptrain: Callable[..., Do
         done = nlptrain("predict", tmp_path / "run", "--data", tmp_path / "test.csv", "--output", output, *more)
         assert done.code == 0, done.err
     plain, rows = ([json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] for file in files)
-    assert all(0 < row["standard_error"] < 0.5 for row in rows)
+    errors = np.array([row["standard_error"] for row in rows])
+    assert (np.isfinite(errors) & (errors > 0)).all()
     # the predictions stay as they are
     assert [{k: v for k, v in row.items() if k != "standard_error"} for row in rows] == plain
 

@@ -26,6 +26,10 @@ Resume = Annotated[
     bool,
     typer.Option("--resume", help="Continue from the newest checkpoint, or from the one whose PATH is given besides."),
 ]
+Uncertain = Annotated[
+    bool,
+    typer.Option("--uncertainty", help="With standard errors, and 95 % intervals of scores, from held-out rows."),
+]
 
 app = typer.Typer(
     name="nlptrain",
@@ -106,15 +110,36 @@ def evaluate(run: Run, data: Data, as_json: Json = False, debug: Debug = False) 
 
 
 @app.command()
-def predict(run: Run, data: Data, output: Output, as_json: Json = False, debug: Debug = False) -> None:
+def predict(
+    run: Run,
+    data: Data,
+    output: Output,
+    uncertainty: Uncertain = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
     """Predict every row of a file; rows in = rows out, in their order."""
 
     def work() -> Mapping[str, Any]:
         from nlptrain.predict import predict
 
-        return predict(_open(run), data, output)
+        if not uncertainty:
+            return predict(_open(run), data, output)
+        from nlptrain import processes
+        from nlptrain.uncertainty import predict_with_uncertainty
 
-    _command(work, lambda done: [f"{done['rows']} rows -> {done['output']}"], as_json=as_json, debug=debug)
+        processes.start()
+        return predict_with_uncertainty(run, data, output)
+
+    _command(work, _show_predicted, as_json=as_json, debug=debug)
+
+
+def _show_predicted(done: Mapping[str, Any]) -> list[str]:
+    lines = [f"{done['rows']} rows -> {done['output']}"]
+    if found := done.get("interval"):
+        share = f"{found['coverage']:.1%} of {found['rows']} {found['split']} rows"
+        lines.append(f"{found['level']:.0%} intervals hold the score of {share}")
+    return lines
 
 
 @app.command()

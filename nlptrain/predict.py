@@ -4,7 +4,8 @@ import csv
 import json
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import repeat
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -17,17 +18,20 @@ from nlptrain.errors import ConfigError, DataError, ResourceError
 from nlptrain.inference import OpenRun
 from nlptrain.outputs import OUTPUTS
 
+# of encoded rows and their logits: what else is said of each row; called by all processes
+More = Callable[[Dataset, Any], Iterable[dict[str, Any]]]
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
-def predict(opened: OpenRun, source: str, output: Path) -> dict[str, Any]:
+def predict(opened: OpenRun, source: str, output: Path, more: More | None = None) -> dict[str, Any]:
     """Predict every row of `source` and write `output` (.csv or .jsonl) under its name only when it is whole.
 
     The file is read twice, first for what is wrong with it, and chunk by chunk, in memory that does not grow with it.
     A row holds the task's texts as they were given, then ``prediction`` and ``probability_<label>`` of each class, or
     ``score`` in the unit of the training scores, or ``tags``; and ``flag`` (truncated, empty, or nothing). Tokens and
     their tags are lists, in CSV with a space between two; a token that was cut off has the tag O. In CSV a text that a
-    spreadsheet would run as a formula gets a leading apostrophe; JSONL is lossless.
+    spreadsheet would run as a formula gets a leading apostrophe; JSONL is lossless. What `more` says of a row stands
+    before its flag.
 
     Raises:
         ConfigError: the output cannot be written or is of another format.
@@ -36,7 +40,7 @@ def predict(opened: OpenRun, source: str, output: Path) -> dict[str, Any]:
     check_output(output, source)
     # what is wrong with the file is said now, not after hours of predictions
     sizes, notes = zip(*((len(rows), notes) for rows, notes in _chunks(opened, source)), strict=True)
-    records = _records(opened, source, sum(sizes))
+    records = _records(opened, source, sum(sizes), more)
     if processes.is_main():
         write_records(output, records)
     else:
@@ -49,18 +53,20 @@ def _chunks(opened: OpenRun, source: str) -> Iterator[tuple[Dataset, list[str]]]
     return stream_rows(opened.task, source, opened.config.data)
 
 
-def _records(opened: OpenRun, source: str, count: int) -> Iterator[dict[str, Any]]:
+def _records(opened: OpenRun, source: str, count: int, more: More | None) -> Iterator[dict[str, Any]]:
     """One for each of `count` rows, chunk by chunk; to be drawn on every process, as all take part."""
     kind, steps, done = OUTPUTS[opened.task.kind], opened.config.data.clean, 0
     for rows, _ in _chunks(opened, source):
         done += len(rows)
         encoded = opened.encode(rows)
-        answers = kind.answers(opened.logits(encoded), opened.names)
+        logits = opened.logits(encoded)
+        extra = more(encoded, logits) if more else repeat({}, len(rows))
         columns = rows.select_columns(list(opened.task.text))
-        for texts, truncated, answer in zip(columns, encoded["truncated"], answers, strict=True):
+        answers = kind.answers(logits, opened.names)
+        for texts, truncated, answer, added in zip(columns, encoded["truncated"], answers, extra, strict=True):
             shown = {name: kind.text(text) for name, text in dict(texts).items()}
             empty = not any(clean(text, steps).strip() for text in texts.values())
-            yield shown | answer | {"flag": "empty" if empty else "truncated" if truncated else ""}
+            yield shown | answer | added | {"flag": "empty" if empty else "truncated" if truncated else ""}
     if done != count:
         raise DataError("DATA_FILE", f"{source}: had {count} rows, then {done}; leave it alone while it is read")
 

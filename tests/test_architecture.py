@@ -23,7 +23,7 @@ LAYERS = [
     {"train", "evaluate", "predict", "check", "baselines", "compare", "refinement"},
     {"schedule_command", "report", "glue"},
     {"pipeline", "refine_command"},
-    {"suspects"},
+    {"suspects", "uncertainty"},
     {"grid"},
     {"command"},
     {"verify"},

@@ -19,7 +19,7 @@ from tests import faults
 from tests.command_line import sentences, write_card, write_csv
 
 pytestmark = pytest.mark.faults
-WRITES = 23  # of the second checkpoint of the run below
+WRITES = 24  # of the second checkpoint of the run below
 EPOCH = 3
 
 

@@ -1,5 +1,6 @@
 """A finished run, opened for evaluation and prediction."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -7,7 +8,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from nlptrain import training_arguments
+from nlptrain import processes, training_arguments
 from nlptrain.config import load as config_file
 from nlptrain.config.schema import Config
 from nlptrain.data.encode import encode, length_limit
@@ -18,6 +19,7 @@ from nlptrain.models.load import check_cleaning, check_labels
 from nlptrain.models.load import load as load_model
 from nlptrain.outputs import OUTPUTS
 from nlptrain.predictions import Predictions, digest
+from nlptrain.results import RunResult
 from nlptrain.run_folder import RunFolder
 from nlptrain.tasks import TaskSpec
 from nlptrain.trainer import FineTuner
@@ -79,6 +81,15 @@ class OpenRun:
             labels=labels,
             outputs=outputs,
         )
+
+
+def keep(folder: RunFolder, result: RunResult, found: Mapping[str, Predictions]) -> None:
+    """Write what was answered and the record made of it; by the main process, for which the others wait."""
+    if processes.is_main():
+        for split, rows in found.items():
+            rows.write(folder.predictions(split))
+        result.write(folder.results)
+    processes.wait_for_all()
 
 
 def open_run(run: RunFolder) -> OpenRun:

@@ -19,7 +19,7 @@ from nlptrain.config.changes import refuse_changes
 from nlptrain.config.schema import Config
 from nlptrain.data.encode import encode, length_facts, length_limit
 from nlptrain.data.load import Splits, load_splits
-from nlptrain.inference import open_run
+from nlptrain.inference import keep, open_run
 from nlptrain.interruption import handled, interrupt
 from nlptrain.metrics.registry import METRICS
 from nlptrain.models.build import build
@@ -75,11 +75,7 @@ def run(config: Config, *, resume: bool | str = False) -> RunResult:
         names = splits.labels.names if splits.labels else ()
         refined = refinement.compared(refined, folder, config.spec, names, found)
         result = result.model_copy(update={"baselines": others, "refinement": refined})
-        if processes.is_main():
-            for split, rows in found.items():
-                rows.write(folder.predictions(split))
-            result.write(folder.results)
-        processes.wait_for_all()
+        keep(folder, result, found)
     return result
 
 

@@ -6,14 +6,14 @@ from typing import Any
 
 from datasets import Dataset
 
-from nlptrain import processes, scoring
+from nlptrain import scoring
 from nlptrain.config import load as config_file
 from nlptrain.config.refine import FIT
 from nlptrain.config.schema import Config
 from nlptrain.data.held_out import deal_others
 from nlptrain.data.load import Splits, load_rows, load_splits
 from nlptrain.errors import ConfigError, DataError
-from nlptrain.inference import OpenRun, open_run
+from nlptrain.inference import OpenRun, keep, open_run
 from nlptrain.refinement import acts, chosen, compared, judged, keep_answers, refine_head, trained_on
 from nlptrain.results import RunResult
 from nlptrain.run_folder import RunFolder
@@ -132,9 +132,5 @@ def _scored(folder: RunFolder, splits: Splits, result: RunResult, record: dict[s
     scores = {s: scoring.score_split(opened.task, rows, names, resamples=resamples) for s, rows in found.items()}
     refinement = compared(record, folder, opened.task, names, found)
     result = result.model_copy(update={**scoring.fields(scores), "refinement": refinement})
-    if processes.is_main():
-        for split, rows in found.items():
-            rows.write(folder.predictions(split))
-        result.write(folder.results)
-    processes.wait_for_all()
+    keep(folder, result, found)
     return result

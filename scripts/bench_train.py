@@ -141,60 +141,73 @@ def rows(task: str, seed: int, training: dict[str, Any]) -> Any:
 
 def stock(task: str, seed: int, recipe: str, words: argparse.Namespace, folder: Path) -> Any:
     """`transformers.Trainer` and its stock parts; nothing of ours but where the weights and rows lie."""
-    import numpy as np
     import torch
-    from datasets import DatasetDict
     from transformers import (
         AutoModelForSequenceClassification,
         AutoTokenizer,
         DataCollatorWithPadding,
         Trainer,
-        TrainingArguments,
         set_seed,
     )
 
     from nlptrain.models.checkpoint import default_name, locate
-    from nlptrain.training_arguments import has_bf16
 
     set_seed(seed)
     path = locate(default_name())
     tokenizer = AutoTokenizer.from_pretrained(path)
-    config, splits = rows(task, seed, {})
-    data = DatasetDict({split: splits.rows[split] for split in ("train", "validation")})
-    padding = {"padding": "max_length"} if recipe == "padded" else {}
-    limits = {"truncation": True, "max_length": 128, **padding}
-    encoded = data.map(lambda batch: tokenizer(*(batch[name] for name in config.spec.text), **limits), batched=True)
-    regression = task == "stsb"
+    encoded = tokens(task, seed, tokenizer, padded=recipe == "padded")
+    outputs = 1 if task == "stsb" else 2
     model = AutoModelForSequenceClassification.from_pretrained(
-        path, num_labels=1 if regression else 2, attn_implementation="eager", dtype=torch.float32
+        path, num_labels=outputs, attn_implementation="eager", dtype=torch.float32
     )
-    best = {
-        "bf16": has_bf16(cpu=words.device == "cpu"),
-        "optim": "adamw_torch_fused",
-        "train_sampling_strategy": "group_by_length",
-        "dataloader_pin_memory": False,
-    }
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        per_device_train_batch_size=32,
-        use_cpu=words.device == "cpu",
-        **{**settings(seed, words), **(best if recipe == "stock" else {})},
-    )
-
-    def score(found: Any) -> dict[str, float]:
-        if regression:
-            return {"pearson": float(np.corrcoef(found.predictions.squeeze(-1), found.label_ids)[0, 1])}
-        return {"accuracy": float((found.predictions.argmax(-1) == found.label_ids).mean())}
-
     return Trainer(
         model,
-        arguments,
+        stock_arguments(seed, recipe, words, folder),
         train_dataset=encoded["train"],
         eval_dataset=encoded["validation"],
         data_collator=DataCollatorWithPadding(tokenizer),
         processing_class=tokenizer,
-        compute_metrics=score,
+        compute_metrics=pearson if task == "stsb" else accuracy,
     )
+
+
+def tokens(task: str, seed: int, tokenizer: Any, *, padded: bool) -> Any:
+    """Token rows of train and validation."""
+    from datasets import DatasetDict
+
+    config, splits = rows(task, seed, {})
+    data = DatasetDict({split: splits.rows[split] for split in ("train", "validation")})
+    limits = {"truncation": True, "max_length": 128, **({"padding": "max_length"} if padded else {})}
+    return data.map(lambda batch: tokenizer(*(batch[name] for name in config.spec.text), **limits), batched=True)
+
+
+def stock_arguments(seed: int, recipe: str, words: argparse.Namespace, folder: Path) -> Any:
+    """TrainingArguments at their best, or as they come."""
+    from transformers import TrainingArguments
+
+    from nlptrain.training_arguments import has_bf16
+
+    on_cpu = words.device == "cpu"
+    best = {
+        "bf16": has_bf16(cpu=on_cpu),
+        "optim": "adamw_torch_fused",
+        "train_sampling_strategy": "group_by_length",
+        "dataloader_pin_memory": False,
+    }
+    chosen = settings(seed, words) | (best if recipe == "stock" else {})
+    return TrainingArguments(output_dir=str(folder), per_device_train_batch_size=32, use_cpu=on_cpu, **chosen)
+
+
+def pearson(found: Any) -> dict[str, float]:
+    """Of scores."""
+    import numpy as np
+
+    return {"pearson": float(np.corrcoef(found.predictions.squeeze(-1), found.label_ids)[0, 1])}
+
+
+def accuracy(found: Any) -> dict[str, float]:
+    """Of classes."""
+    return {"accuracy": float((found.predictions.argmax(-1) == found.label_ids).mean())}
 
 
 def floor_ms(trainer: Any) -> float:

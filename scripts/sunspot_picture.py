@@ -1,9 +1,9 @@
 """The picture of `sunspot.py` as SVG: numbers in, text out, and the same numbers always give the same text."""
 
-import math
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import NamedTuple
+
+from nlptrain.report.axes import Axis
 
 WIDTH, HEIGHT = 760, 640
 LEFT, RIGHT = 64, 16
@@ -13,29 +13,6 @@ STYLE = (
     "text{font:12px system-ui,sans-serif;fill:#1f2328}.ground{fill:#fff}.grid{stroke:#d0d7de}"
     ".line{fill:none;stroke-width:1.8}.truth{fill:#57606a}.head{font-weight:bold}"
 )
-
-
-class Axis(NamedTuple):
-    """Values to pixels.
-
-    Attributes:
-        low: value at `start`; > 0 on a logarithmic axis.
-        high: value at `end`.
-        start: pixel.
-        end: pixel.
-        logarithmic: whether equal ratios take equal room.
-    """
-
-    low: float
-    high: float
-    start: float
-    end: float
-    logarithmic: bool = False
-
-    def __call__(self, value: float) -> float:
-        """Pixel of a value."""
-        low, high, at = (math.log(v) for v in (self.low, self.high, value)) if self.logarithmic else (*self[:2], value)
-        return self.start + (self.end - self.start) * (at - low) / (high - low)
 
 
 def picture(
@@ -68,8 +45,8 @@ def picture(
 
 def _objective(curves: Mapping[str, Sequence[float]]) -> list[str]:
     values = [value for curve in curves.values() for value in curve]
-    across = Axis(1, max(len(curve) for curve in curves.values()), LEFT, WIDTH - RIGHT, logarithmic=True)
-    down = Axis(min(values) / 1.1, max(values) * 1.1, 280, 66, logarithmic=True)
+    across = Axis("iterations", 1, max(len(curve) for curve in curves.values()), LEFT, WIDTH - RIGHT, logarithmic=True)
+    down = Axis("objective", min(values) / 1.1, max(values) * 1.1, 280, 66, logarithmic=True)
     marks = [digit * 10.0**power for power in range(-9, 9) for digit in (1, 2, 5)]
     parts = [f'<text class="head" x="{LEFT}" y="54">Objective on the fitted years, median over the starts</text>']
     parts += [_across(down(mark), f"{mark:g}") for mark in marks if down.low <= mark <= down.high]
@@ -83,8 +60,8 @@ def _objective(curves: Mapping[str, Sequence[float]]) -> list[str]:
 
 def _years(years: Sequence[int], numbers: Sequence[float], predictions: Mapping[str, Sequence[float]]) -> list[str]:
     values = [*numbers, *(value for line in predictions.values() for value in line)]
-    across = Axis(years[0], years[-1], LEFT, WIDTH - RIGHT)
-    down = Axis(min(0.0, *values), max(values), 590, 376)
+    across = Axis("year", years[0], years[-1], LEFT, WIDTH - RIGHT)
+    down = Axis("sunspot number", min(0.0, *values), max(values), 590, 376)
     parts = [
         f'<text class="head" x="{LEFT}" y="364">Sunspot number of the held-out years, predicted a year ahead</text>'
     ]

@@ -8,13 +8,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoModel, AutoModelForSequenceClassification
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainingArguments,
+)
 
 from nlptrain.fast import speed_up
 from nlptrain.fast.attention import attention
 from nlptrain.fast.dropout import Mask, dropout, dropout_add
 from nlptrain.fast.words import WordLookup
-from tests.tiny import tiny_model_dir
+from tests.tiny import tiny_model_dir, tiny_tokenizer
 
 IDS = torch.tensor([[2, 9, 11, 40, 3], [2, 15, 3, 0, 0], [2, 9, 9, 3, 0]])
 MASK = (IDS != 0).long()
@@ -150,3 +156,26 @@ def test_what_the_pass_does_not_know_goes_to_the_library(folder: Path) -> None:
     states = fast(input_ids=IDS, attention_mask=MASK, output_hidden_states=True).hidden_states
     assert len(states) == len(stock(input_ids=IDS, attention_mask=MASK, output_hidden_states=True).hidden_states)
     assert not speed_up(AutoModel.from_pretrained(tiny_model_dir(folder.parent / "other", family="distilbert")))
+
+
+def test_a_stock_trainer_ends_in_the_same_weights(tmp_path: Path) -> None:
+    folder = tiny_model_dir(tmp_path / "model", dropout=0.0)
+    rows = [{"input_ids": [2, 9 + n % 5, 12 + n % 3, 3], "labels": n % 2} for n in range(24)]
+
+    def trained(*, fast: bool) -> Tensor:
+        model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2)
+        nn.init.constant_(model.classifier.weight, 0.02)
+        assert not fast or speed_up(model)
+        quiet: dict[str, Any] = {"report_to": "none", "save_strategy": "no", "disable_tqdm": True, "use_cpu": True}
+        args = TrainingArguments(str(tmp_path), num_train_epochs=2, learning_rate=1e-3, **quiet)
+        collator = DataCollatorWithPadding(tiny_tokenizer())
+        Trainer(model, args, train_dataset=rows, data_collator=collator).train()
+        return nn.utils.parameters_to_vector(model.parameters()).detach()
+
+    torch.testing.assert_close(trained(fast=True), trained(fast=False), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("p", [1e-9, 1 - 1e-9])
+def test_dropout_at_the_ends_of_its_range(p: float) -> None:
+    kept = (dropout(torch.ones(100_000), p) != 0).double().mean().item()
+    assert kept == pytest.approx(1 - p, abs=1e-3)

@@ -24,8 +24,10 @@ def test_hidden_characters_are_named_and_others_stay() -> None:
 
 
 @given(st.text())
-def test_visible_text_can_be_written(text: str) -> None:
-    visible(text).encode()
+def test_visible_text_can_be_written_and_has_nothing_left_to_show(text: str) -> None:
+    shown = visible(text)
+    assert shown.encode().decode() == shown
+    assert visible(shown) == shown
 
 
 @pytest.mark.parametrize("text", [*HOSTILE, "a | b", "#x", "$x^2$", "![x](http://a)", "www.a.example", "~~a~~"])

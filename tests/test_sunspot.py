@@ -75,8 +75,8 @@ def test_a_gap_in_the_years_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_axis_is_linear_or_logarithmic() -> None:
-    assert [Axis(0, 10, 100, 0)(value) for value in (0, 5, 10)] == [100, 50, 0]
-    assert [Axis(1, 100, 0, 50, logarithmic=True)(value) for value in (1, 10, 100)] == pytest.approx([0, 25, 50])
+    assert [Axis("x", 0, 10, 100, 0)(value) for value in (0, 5, 10)] == [100, 50, 0]
+    assert [Axis("x", 1, 100, 0, 50, logarithmic=True)(value) for value in (1, 10, 100)] == pytest.approx([0, 25, 50])
 
 
 def test_the_picture_holds_all_three_and_stays_inside() -> None:

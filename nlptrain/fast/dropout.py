@@ -1,8 +1,8 @@
-"""Dropout (Srivastava et al. 2014) whose masks cost two bytes an element and no multiplication.
+"""Dropout (Srivastava et al. 2014) whose masks cost two bytes an element.
 
 The stock kernel draws a 32-bit number for each element from a serial generator. Here one number of the global
 generator seeds SFC64 for the whole mask, so that seeding, checkpoints and replays work as ever, and 15 bits decide
-about an element: it is kept with probability k / 32768, k the nearest integer, and scaled by 32768 / k.
+about an element: it is kept with probability k / 32768, k the nearest integer from 1 to 32767, and scaled by 32768 / k.
 """
 
 from typing import Any
@@ -24,7 +24,7 @@ class Mask:
     """
 
     def __init__(self, like: Tensor, p: float) -> None:
-        kept = round((1 - p) * _SHADES)
+        kept = min(max(round((1 - p) * _SHADES), 1), _SHADES - 1)
         seed = int(torch.randint(2**63 - 1, ()))
         drawn = np.random.SFC64(seed).random_raw(-(-like.numel() // 4)).view(np.int16)[: like.numel()]
         bits = torch.from_numpy(drawn).bitwise_and_(_SHADES - 1).sub_(kept).bitwise_right_shift_(15)

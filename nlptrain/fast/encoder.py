@@ -26,7 +26,7 @@ from nlptrain.fast.words import WordLookup
 _PADDING = torch.finfo(torch.float32).min / 2
 
 
-def speed_up(model: PreTrainedModel, *, own_gradient: bool = True) -> bool:
+def speed_up(model: PreTrainedModel, *, own_gradient: bool = False) -> bool:
     """Give `model`'s encoder the faster pass; False, and nothing happens, where there is none for it.
 
     That is: any encoder but `BertModel`, and one on another device than the CPU. A call with arguments that the faster
@@ -35,7 +35,8 @@ def speed_up(model: PreTrainedModel, *, own_gradient: bool = True) -> bool:
     Args:
         model: a model with a BERT encoder, or one itself. Only the first token's state is computed to the end where the
             model reads no other: `BertForSequenceClassification`, and what says so by ``reads_first_only``.
-        own_gradient: whether the word embeddings' gradient may be `WordLookup`'s; not with distributed training.
+        own_gradient: whether the word embeddings' gradient may be `WordLookup`'s, which is faster; not with distributed
+            training, nor with an optimizer or a callback that adds to gradients in place.
     """
     encoder = model.base_model
     if type(encoder) is not BertModel or encoder.config.is_decoder or encoder.device.type != "cpu":
@@ -69,6 +70,7 @@ def _forward(
     **others: Any,
 ) -> Any:
     known = all(value is None or name == "return_dict" for name, value in others.items())
+    known = known and (attention_mask is None or attention_mask.dim() == 2)
     if input_ids is None or not known or _checkpointed(encoder) or _hooked(encoder):
         return stock(input_ids, attention_mask, token_type_ids, **others)
     reduced = torch.is_autocast_enabled("cpu")

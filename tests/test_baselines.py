@@ -107,3 +107,16 @@ def test_the_record_of_a_run_holds_intervals_classes_predictions_and_baselines(
     plain = json.loads(nlptrain("train", card, "training.num_train_epochs=1", *off, "--json").out)
     assert (plain["baselines"], plain["intervals"]) == ({}, {"validation": {}, "test": {}})
     assert plain["metrics"] == result["metrics"]
+
+
+def test_a_run_that_diverged_to_one_class_says_so_wherever_it_is_shown(
+    nlptrain: Callable[..., Done], card: Path, tmp_path: Path
+) -> None:
+    run, wild = tmp_path / "run", ("training.learning_rate=3.0", "training.num_train_epochs=2", "report.baselines=[]")
+    done = nlptrain("train", card, *wild, "--json")
+    result = json.loads(done.out)
+    assert set(result["collapsed"]) == {"validation", "test"}
+    assert result["metrics"]["test"]["matthews_correlation"] in (None, 0.0)
+    assert "collapsed" in nlptrain("evaluate", run, "--data", tmp_path / "test.csv").out
+    page = Path(json.loads(nlptrain("report", run, "--json").out)["html"]).read_text("utf-8")
+    assert "The model collapsed on the 31 test rows" in page

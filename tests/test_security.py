@@ -40,6 +40,7 @@ def test_nothing_opens_a_socket_unless_a_name_of_the_hub_is_given(
     assert nlptrain("train", card, *SHORT).code == 0
     assert nlptrain("evaluate", tmp_path / "run", *data).code == 0
     assert nlptrain("predict", tmp_path / "run", *data, "--output", tmp_path / "out.csv").code == 0
+    assert nlptrain("report", tmp_path / "run").code == 0
     assert refused == []
     done = nlptrain("train", card, "model.name=nobody/nothing", f"training.output_dir={tmp_path}/other")
     assert (done.code, bool(refused)) == (4, True)

@@ -46,11 +46,11 @@ def refine_run(path: Path, words: Sequence[str] = (), source: str | None = None)
     opened = open_run(folder)
     splits = seen(config, result, path, source)
     rows, origin = _rows(config, splits, opened, source)
-    run = RunHead(folder, opened)
-    run.restore()
-    keep_answers(run, splits)
     refine = config.refine
     assert refine is not None  # noqa: S101 - for the type checker
+    run = RunHead(folder, opened, refine.part)
+    run.restore()
+    keep_answers(run, splits)
     found = refine_head(run, refine, rows, used=trained_on(splits), source=origin)
     first = (result.refinement or {}).get("before")
     record = {"settings": refine.model_dump(mode="json"), "data": source, "before": first, **found}

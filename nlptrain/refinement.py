@@ -122,7 +122,7 @@ def after_training(folder: RunFolder, settings: RefineConfig | None, splits: Spl
         folder.fine_tuned_head.unlink(missing_ok=True)
     processes.wait_for_all()
     if acts(settings):
-        run = RunHead(folder, open_run(folder))
+        run = RunHead(folder, open_run(folder), settings.part)
         keep_answers(run, splits)
         found = refine_head(run, settings, chosen(settings, splits), used=trained_on(splits))
     first = json.loads(folder.first_head.read_text("utf-8")) if "before" in settings.when else None

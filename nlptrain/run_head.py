@@ -20,7 +20,7 @@ from nlptrain.head import calibration
 from nlptrain.head.cache import cached
 from nlptrain.head.features import compute, inputs
 from nlptrain.head.features import fingerprint as features_fingerprint
-from nlptrain.head.place import HeadPlace, find
+from nlptrain.head.place import HeadPlace, Part, find
 from nlptrain.head.refit import Rows, Serving
 from nlptrain.inference import OpenRun
 from nlptrain.run_folder import RunFolder
@@ -35,12 +35,12 @@ class RunHead:
     Args:
         folder: of the run.
         opened: the run; its model is changed in memory.
-        last: the last linear map, also where there is one hidden layer.
+        part: which of it, see `find`.
     """
 
     folder: RunFolder
     opened: OpenRun
-    last: bool = False
+    part: Part = "head"
 
     @property
     def model(self) -> Any:
@@ -61,7 +61,7 @@ class RunHead:
             batch = self.opened.trainer.data_collator([row])
             device = self.opened.trainer.args.device
             self.model.to(device)
-            return find(self.model, {name: values.to(device) for name, values in batch.items()}, last=self.last)
+            return find(self.model, {name: values.to(device) for name, values in batch.items()}, self.part)
         except ValueError as error:
             raise ModelError("REFINE", f"{self.folder.model}: {error}") from error
 
@@ -74,9 +74,15 @@ class RunHead:
         """Put the head as fine-tuning left it into the model; whether an earlier refinement had replaced it."""
         head = kept(self)
         if head is not None:
-            self.place.write(head)
-            calibration.serve_at(self.model, self.place, 1.0)
+            # it may be of another part than the one to be refined now
+            place = self.place if head.keys() == self.place.head.shapes().keys() else self._other.place
+            place.write(packed(self, place, head))
+            calibration.serve_at(self.model, place, 1.0)
         return head is not None
+
+    @property
+    def _other(self) -> "RunHead":
+        return RunHead(self.folder, self.opened, "head" if self.part == "embedding" else "embedding")
 
     def rows(self, name: str, texts: Dataset, source: str = "train") -> Rows:
         """Features, targets and names of labelled rows; called by all processes.
@@ -113,19 +119,36 @@ def keep(run: RunHead, vector: Array) -> None:
         os.replace(partial, path)
 
 
-def kept(run: RunHead) -> Array | None:
-    """The head as fine-tuning left it, where a refinement has replaced it.
+def kept(run: RunHead) -> dict[str, Array] | None:
+    """The arrays of the head as fine-tuning left it, where a refinement has replaced it.
 
     Raises:
-        ModelError: it is of another shape.
+        ModelError: the file is damaged.
     """
     path = run.folder.fine_tuned_head
     if not path.is_file():
         return None
     try:
-        return run.place.head.pack(load_file(path))
-    except (ValueError, OSError, SafetensorError) as error:
-        raise ModelError("REFINE", f"{path}: not the head of this run: {error}; remove it or train again") from error
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise _foreign(run, error) from error
+
+
+def packed(run: RunHead, place: HeadPlace, arrays: dict[str, Array]) -> Array:
+    """(P,) of `kept` arrays.
+
+    Raises:
+        ModelError: they are of another head.
+    """
+    try:
+        return place.head.pack(arrays)
+    except ValueError as error:
+        raise _foreign(run, error) from error
+
+
+def _foreign(run: RunHead, error: Exception) -> ModelError:
+    path = run.folder.fine_tuned_head
+    return ModelError("REFINE", f"{path}: not the head of this run: {error}; remove it or train again")
 
 
 def replace_model(run: RunHead) -> None:

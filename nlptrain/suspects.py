@@ -47,7 +47,7 @@ def find_suspects(path: Path, output: Path, share: float = 0.1) -> dict[str, Any
     folder.check_finished()
     config, result = config_file.load(folder.config), RunResult.read(folder.results)
     texts = run_rows(config, result, path).rows["train"]
-    run = RunHead(folder, open_run(folder), last=True)
+    run = RunHead(folder, open_run(folder), "last")
     rows = run.rows("train_last", texts)
     loss, gain, l2 = _left_out(run, rows)
     order = suspects(loss, max(1, round(share * len(loss))))

@@ -23,7 +23,7 @@ from nlptrain.refine.posterior import Posterior
 from nlptrain.refine_command import run_rows
 from nlptrain.results import RunResult
 from nlptrain.run_folder import RunFolder
-from nlptrain.run_head import RunHead, kept
+from nlptrain.run_head import RunHead, kept, packed
 
 Array = NDArray[np.float64]
 LEVEL = 0.95
@@ -127,14 +127,15 @@ def predict_with_uncertainty(path: Path, source: str, output: Path) -> dict[str,
 def fitted(folder: RunFolder, opened: OpenRun, rows: Dataset, result: RunResult) -> Uncertainty:
     """The posterior whose prior is centred on the head as fine-tuning left it; called by all processes.
 
-    A head with a hidden layer keeps it as it is served, and the prior of its last layer is centred there.
+    Where a hidden layer, or the one that makes the embedding, was refined too, that is kept as it is served, and the
+    prior of the last layer is centred there.
     """
-    run = RunHead(folder, opened)
-    before = kept(run) if run.place.head.is_linear else None
-    if not run.place.head.is_linear:
-        run = RunHead(folder, opened, last=True)
+    run = RunHead(folder, opened, "last")
+    before = kept(run)
+    linear = before is not None and before.keys() == run.place.head.shapes().keys()
+    centre = packed(run, run.place, before) if before is not None and linear else run.place.read()
     data = run.rows("fit_last", rows)
-    refined = refit(run.place, data, run.serving, run.place.read() if before is None else before, Method(proximal=True))
+    refined = refit(run.place, data, run.serving, centre, Method(proximal=True))
     x, y = data.features.x, data.features.of(run.serving.targets(data.targets))
     calibration = (result.refinement or {}).get("calibration") or {}
     return Uncertainty(run, posterior(refined, x, y), calibration.get("temperature", 1.0))

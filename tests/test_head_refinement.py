@@ -71,6 +71,29 @@ def test_training_starts_from_the_head_scikit_learn_finds_and_goes_on_as_usual(t
     assert difference(trained(tmp_path / "b", model=model).model, refined.model) == 0
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_with_the_embedding_the_last_two_layers_end_where_autograd_finds_no_slope(tmp_path: Path, family: str) -> None:
+    start, before = Start(), stock(family)
+    found = HeadRefinement(before=True, part="embedding", l2=L2)
+    trained(tmp_path, found, start, model=stock(family), max_steps=1)
+    before.load_state_dict(start.weights)
+    made, last = [layer for layer in before.modules() if isinstance(layer, torch.nn.Linear)][-2:]
+    seen: list[torch.Tensor] = []
+    with made.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().double())):
+        features(before)
+    x, y = (seen[0] - seen[0].mean(0)) / seen[0].std(0, correction=0), torch.tensor([row["labels"] for row in TRAIN])
+    w1 = (made.weight.detach().double() * seen[0].std(0, correction=0)).requires_grad_()
+    b1 = (made.bias + made.weight @ seen[0].mean(0).float()).detach().double().requires_grad_()
+    w2, b2 = (part.detach().double().requires_grad_() for part in (last.weight, last.bias))
+    bend = torch.relu if family == "distilbert" else torch.tanh
+    loss = torch.nn.functional.cross_entropy(bend(x @ w1.T + b1) @ w2.T + b2, y) + L2 / 2 * (w1**2).sum()
+    (loss + L2 / 2 * (w2**2).sum()).backward()
+    assert max(float(part.grad.abs().max()) for part in (w1, b1, w2, b2)) < 1e-5
+    assert found.record_["before"]["certificate"]["converged"]
+    whole = stock(family).state_dict().items()
+    assert sum(not torch.equal(value, start.weights[name]) for name, value in whole) == 4
+
+
 def test_the_best_model_is_refined_after_training_where_the_guard_agrees(tmp_path: Path) -> None:
     best = {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps"}
     best |= {"save_steps": 2, "learning_rate": 1e-4}

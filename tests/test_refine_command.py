@@ -87,6 +87,27 @@ def test_a_rejected_refit_leaves_or_brings_back_the_fine_tuned_bits(
     assert record(tmp_path).metrics == plain.metrics
 
 
+def test_what_the_embedding_became_is_undone_before_the_head_is_refined(
+    tmp_path: Path, nlptrain: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(configured(tmp_path, *HOLD, architecture="stock"))
+    before = digest(tmp_path)
+    monkeypatch.setattr(refit, "accept", agree)
+    assert nlptrain("refine", tmp_path / "run").code == 0
+    head = digest(tmp_path)
+    embedding = ("refine.part=embedding", "refine.l2=0.1", "refine.calibrate=true")
+    done = nlptrain("refine", tmp_path / "run", *embedding, "--json")
+    assert json.loads(done.out)["refinement"]["after"]["certificate"]["parameters"] == 32 * 33 + 33
+    files = ("--data", tmp_path / "test.csv", "--output", tmp_path / "out.csv", "--uncertainty")
+    assert nlptrain("predict", tmp_path / "run", *files).code == 0
+    assert digest(tmp_path) not in (before, head)
+    assert nlptrain("refine", tmp_path / "run").code == 0
+    assert digest(tmp_path) == head
+    monkeypatch.setattr(refit, "accept", reject)
+    assert nlptrain("refine", tmp_path / "run", *embedding[:2]).code == 0
+    assert digest(tmp_path) == before
+
+
 @pytest.mark.parametrize(
     "settings", [{}, {"architecture": "stock"}, {"output": "sigmoid"}], ids=lambda s: next(iter(s.values()), "ours")
 )
@@ -150,6 +171,7 @@ def test_what_cannot_be_refined_is_refused_with_its_reason(tmp_path: Path, nlptr
         ("refine.held_out=0.2", "the run held out 0.3, found 0.2"),
         ("refine.method=ridge", "ridge needs a regression"),
         ("refine.l2=-1", "finite number above 0"),
+        ("refine.part=embedding", "embedding is for architecture stock"),
     ):
         done = nlptrain("refine", tmp_path / "run", words)
         assert done.code == 2

@@ -71,8 +71,9 @@ def _parts(config: Config, run: RunFolder) -> Iterator[TrainerCallback]:
         bound = config.embeddings.model_dump() if config.embeddings else {}
         yield EmbeddingNormalization(kind, config.model.normalize_components, **bound)
     if config.refine and "before" in config.refine.when:
-        l2: Any = config.refine.l2
-        yield HeadRefinement(before=True, method=config.refine.method, l2=l2, record=run.first_head)
+        chosen = config.refine
+        l2: Any = chosen.l2
+        yield HeadRefinement(before=True, part=chosen.part, method=chosen.method, l2=l2, record=run.first_head)
     if config.schedule:
         yield LRSchedule(config.schedule.name, **config.schedule_settings)
     if "nmse" in config.spec.metrics:

@@ -13,7 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from nlptrain.callbacks.embedding_normalization import SHARDED
 from nlptrain.head.features import compute, inputs, labelled
-from nlptrain.head.place import HeadPlace, find
+from nlptrain.head.place import HeadPlace, Part, find
 from nlptrain.head.refit import Method, Rows, Serving, decide, refit
 from nlptrain.metrics.registry import METRICS
 from nlptrain.models.modes import evaluating
@@ -30,14 +30,16 @@ class HeadRefinement(TrainerCallback):
     loss on the rows of the guard are not worse, and stays bit by bit what it was otherwise.
 
     The head is that of our models, with up to one hidden layer; of deeper ones, and of a stock model, the last linear
-    layer. Of several processes each keeps its rows, and all end with the same bits. A resumed run goes on with the
-    weights of its checkpoint and fits nothing before it. Not possible where weights are sharded (FSDP, DeepSpeed).
+    layer, or with it the one that makes its embedding, as BERT's pooler. Of several processes each keeps its rows, and
+    all end with the same bits. A resumed run goes on with the weights of its checkpoint and fits nothing before it. Not
+    possible where weights are sharded (FSDP, DeepSpeed).
 
     Args:
         before: whether to fit before fine-tuning, with a penalty that pulls towards 0.
         after: whether to fit after it.
         rows: encoded, labelled rows for `after`, best such as training never saw; None: the training rows.
         guard: encoded, labelled rows that are used for nothing else; `after` needs them.
+        part: head, or embedding for the last two layers of a stock model; the latter needs a number for `l2`.
         metric: key of `nlptrain.metrics.registry.METRICS` that may not get worse; None: accuracy, or nmse.
         method: see `nlptrain.refine.SOLVERS`; auto: closed form, Newton or L-BFGS.
         l2: strength of the penalty on standardised features, above 0; auto: by leave-one-out, of linear heads only.
@@ -60,6 +62,7 @@ class HeadRefinement(TrainerCallback):
         after: bool = False,
         rows: Any = None,
         guard: Any = None,
+        part: Part = "head",
         metric: str | None = None,
         method: str = "auto",
         l2: float | Literal["auto"] = "auto",
@@ -75,7 +78,7 @@ class HeadRefinement(TrainerCallback):
             raise ValueError(f"metric must be one of {', '.join(METRICS)}, found {metric!r}")
         self.before, self.after, self.rows, self.guard = before, after, rows, guard
         self.metric, self.method, self.l2, self.proximal = metric, method, l2, proximal
-        self.tolerance, self.record = tolerance, record
+        self.tolerance, self.record, self.part = tolerance, record, part
         self.record_: dict[str, Any] = {"before": None, "after": None}
 
     def on_train_begin(
@@ -132,7 +135,7 @@ class HeadRefinement(TrainerCallback):
         device = next(model.parameters()).device
         batch = loader.collate_fn([inputs(model, rows[0])])
         with evaluating(model):
-            return find(model, {name: values.to(device) for name, values in batch.items()})
+            return find(model, {name: values.to(device) for name, values in batch.items()}, self.part)
 
     def _rows(self, model: nn.Module, loader: Any, rows: Any, args: TrainingArguments) -> Rows:
         counted, labels = labelled(rows)

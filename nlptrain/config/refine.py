@@ -21,7 +21,11 @@ class RefineConfig(Section):
     method: Literal[
         "auto", "ridge", "newton", "newton-exact", "bfgs", "bfgs-armijo", "lbfgs", "newton-cg", "trust-exact"
     ] = "auto"
-    """The solver; auto: the closed form of a regression, else Newton, or L-BFGS where its matrices are too large."""
+    """The solver; auto: the closed form of a regression, else Newton, with hidden units in a trust region, or L-BFGS
+    where its matrices are too large."""
+    part: Literal["head", "embedding"] = "head"
+    """embedding: also the layer that makes the embedding which the last layer reads, as BERT's pooler; of stock models,
+    for the heads of ours are refined with their hidden layer."""
     l2: float | str = "auto"
     """Strength of the penalty on standardised features, above 0; auto: by leave-one-out, for a linear fit."""
     rows: Literal["held_out", "train"] = "held_out"
@@ -55,12 +59,18 @@ class RefineConfig(Section):
 
 
 def refine_problem(
-    refine: RefineConfig, task: TaskSpec, output: str, head: HeadConfig | None, *, weighted: bool
+    refine: RefineConfig, task: TaskSpec, output: str, head: HeadConfig | None, *, stock: bool, weighted: bool
 ) -> str | None:
     """Why a `refine` section does not fit the rest, or None; `weighted`: whether training weighs or repeats rows."""
     classes = task.kind == "classification"
+    embedding = refine.part == "embedding"
     # of several layers the last is refined, which is linear
-    hidden = head is not None and len(head.hidden) == 1
+    hidden = embedding or (head is not None and len(head.hidden) == 1)
+    if embedding and not stock:
+        return (
+            "refine.part: embedding is for architecture stock: before a head that is linear in the embedding, a linear "
+            "map changes nothing that the head cannot do, and a hidden layer is refined already; leave it out"
+        )
     if task.facts.by_token:
         return f"refine is for one target a row; task {task.name!r} is {task.kind}: leave it out"
     if output == "cosine" or (output == "sigmoid" and not classes):

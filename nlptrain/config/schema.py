@@ -200,7 +200,14 @@ class Config(Section):
         weighted = bool(self.loss.class_weights) or self.data.balance != "none"
         chosen = self.refine
         if chosen and (
-            wrong := refine_problem(chosen, self.spec, self.model.output, self.model.head, weighted=weighted)
+            wrong := refine_problem(
+                chosen,
+                self.spec,
+                self.model.output,
+                self.model.head,
+                stock=self.model.architecture == "stock",
+                weighted=weighted,
+            )
         ):
             raise ValueError(wrong)
         return self

@@ -47,4 +47,6 @@ def serve_at(model: Any, place: HeadPlace, temperature: float) -> None:
     if isinstance(model, NlpTrainModel):
         model.config.temperature = temperature
     elif temperature != 1:
-        place.write(place.read() / temperature)
+        arrays = place.head.unpack(place.read())
+        last = {name: arrays[name] / temperature for name in ("weight", "bias")}
+        place.write(place.head.pack(arrays | last))

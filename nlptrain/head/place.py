@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -9,11 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nlptrain.models.heads import LinearHead, MLPHead
-from nlptrain.models.last_layer import find_place
+from nlptrain.models.last_layer import find_place, linear_calls
 from nlptrain.models.modeling import NlpTrainForSequenceClassification
-from nlptrain.refine import Head
+from nlptrain.refine import ACTIVATIONS, Head
 
 Array = NDArray[np.float64]
+Part = Literal["head", "embedding", "last"]
+# of an activation in float32
+ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
@@ -62,18 +66,20 @@ class HeadPlace:
         return next(iter(self.weights.values()))[0].device
 
 
-def find(model: nn.Module, batch: Mapping[str, Tensor], *, last: bool = False) -> HeadPlace:
+def find(model: nn.Module, batch: Mapping[str, Tensor], part: Part = "head") -> HeadPlace:
     """The head of ours without or with one hidden layer; of several layers, and of any other model, the last one.
 
     Args:
         model: in evaluation mode.
         batch: inputs of the model; a few rows do.
-        last: the last linear map in any case.
+        part: last: the last linear map in any case; embedding: of a model that is not ours, the last two.
 
     Raises:
         ValueError: the model does not end in a linear map of one embedding a row, or not in one that has a least error
-            to be found: a cosine, or a regression by sigmoid.
+            to be found: a cosine, or a regression by sigmoid; or it has no layer that makes an embedding.
     """
+    if part == "embedding":
+        return _embedding(model, batch)
     if not isinstance(model, NlpTrainForSequenceClassification):
         layer = find_place(model, batch).linear
         return _linear(layer, "the last linear layer")
@@ -83,7 +89,33 @@ def find(model: nn.Module, batch: Mapping[str, Tensor], *, last: bool = False) -
         return _linear(model.head.linear, "the linear head")
     if not isinstance(model.head, MLPHead):
         raise ValueError("a cosine has no weights on features: use output linear")
-    return _last(model.head) if last or len(model.head.layers) > 1 else _whole(model.head)
+    return _last(model.head) if part == "last" or len(model.head.layers) > 1 else _whole(model.head)
+
+
+def _embedding(model: nn.Module, batch: Mapping[str, Tensor]) -> HeadPlace:
+    """``W2 phi(W1 x + b1) + b``, with the activation that lies between the last two layers."""
+    made, last = linear_calls(model, batch)[-2:]
+    name = None if isinstance(model, NlpTrainForSequenceClassification) else _activation(made.output, last.input)
+    if name is None:
+        raise ValueError(
+            f"{type(model).__name__} has no layer with an activation that makes the embedding which its last layer "
+            "reads: leave out refine.part"
+        )
+    first, output = made.layer, last.layer
+    weights = {"hidden_weight": (first.weight,), "hidden_bias": (first.bias,)}
+    weights |= {"weight": (output.weight,), "bias": (output.bias,)}
+    shape = Head(first.in_features, output.out_features, first.out_features, name, skip=False)
+    return HeadPlace(shape, weights, (first,), "the last linear layer and the one that makes its embedding")
+
+
+def _activation(given: Tensor, made: Tensor) -> str | None:
+    """Which one makes (B, H) of that; None: it is not one embedding a row, or none of those that are known."""
+    if given.ndim != 2 or given.shape != made.shape:
+        return None
+    before, after = (values.cpu().double().numpy() for values in (given, made))
+    errors = {name: np.abs(function(before)[0] - after).max() for name, function in ACTIVATIONS.items()}
+    nearest = min(errors, key=lambda name: errors[name])
+    return nearest if errors[nearest] < ROUNDING else None
 
 
 def _linear(layer: nn.Linear, description: str) -> HeadPlace:

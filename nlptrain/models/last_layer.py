@@ -21,7 +21,41 @@ class Place(NamedTuple):
     linear: nn.Linear
 
 
+class Call(NamedTuple):
+    """A linear layer in a forward pass.
+
+    Attributes:
+        layer: which.
+        input: (..., in).
+        output: (..., out).
+    """
+
+    layer: nn.Linear
+    input: Tensor
+    output: Tensor
+
+
+def linear_calls(model: nn.Module, batch: Mapping[str, Tensor]) -> list[Call]:
+    """What every linear layer is given and gives, in the order of their calls; `model` in evaluation mode."""
+    return [Call(*call) for call in _calls(model, batch, nn.Linear)]
+
+
 @torch.no_grad()
+def _calls(model: nn.Module, batch: Mapping[str, Tensor], *kinds: type[nn.Module]) -> list[tuple[Any, Tensor, Tensor]]:
+    calls: list[tuple[Any, Tensor, Tensor]] = []
+
+    def note(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        calls.append((module, inputs[0], output))
+
+    hooks = [module.register_forward_hook(note) for module in model.modules() if isinstance(module, kinds)]
+    try:
+        model(**batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return calls
+
+
 def find_place(model: nn.Module, batch: Mapping[str, Tensor]) -> Place:
     """Follow one batch to the last linear layer, and to the dropout that feeds it where there is one.
 
@@ -32,17 +66,7 @@ def find_place(model: nn.Module, batch: Mapping[str, Tensor]) -> Place:
     Raises:
         ValueError: the last linear layer has no bias, or its input is not one embedding (B, H) per row.
     """
-    calls: list[tuple[nn.Module, Tensor, Tensor]] = []
-
-    def note(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        calls.append((module, inputs[0], output))
-
-    hooks = [m.register_forward_hook(note) for m in model.modules() if isinstance(m, nn.Linear | nn.Dropout)]
-    try:
-        model(**batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    calls = _calls(model, batch, nn.Linear, nn.Dropout)
     last = max((number for number, call in enumerate(calls) if isinstance(call[0], nn.Linear)), default=0)
     linear, features, _ = calls[last] if calls else (None, torch.empty(0), None)
     if not isinstance(linear, nn.Linear) or linear.bias is None or features.ndim != 2:

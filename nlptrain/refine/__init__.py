@@ -9,12 +9,13 @@ from nlptrain.refine.calibration import ReliabilityBin, Temperature, ece, fit_te
 from nlptrain.refine.certificate import Certificate
 from nlptrain.refine.fit import Refined, refine
 from nlptrain.refine.guard import Decision, accept
-from nlptrain.refine.head import Head
+from nlptrain.refine.head import ACTIVATIONS, Head
 from nlptrain.refine.leave_one_out import LeftOut
 from nlptrain.refine.posterior import Posterior, posterior, suspects
 from nlptrain.refine.solvers import AUTO, SOLVERS
 
 __all__ = [
+    "ACTIVATIONS",
     "AUTO",
     "SOLVERS",
     "Certificate",

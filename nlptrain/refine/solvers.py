@@ -138,7 +138,7 @@ def _side(method: str, head: Head) -> int:
 
 
 def _best(head: Head, closed: bool) -> tuple[str, str]:
-    name, parameters = "ridge" if closed else "newton", head.size
+    name, parameters = "ridge" if closed else "newton" if head.is_linear else "trust-exact", head.size
     need, free = needed(_side(name, head), SOLVERS[name].matrices), available()
     sizes = f"{parameters} parameters take {shown(need)} of the {shown(free)} available"
     if need > free:
@@ -147,4 +147,5 @@ def _best(head: Head, closed: bool) -> tuple[str, str]:
         return name, f"squared error and a linear head have a closed form, and {sizes}"
     if parameters > MAX_NEWTON:
         return "lbfgs", f"{parameters} parameters are more than the {MAX_NEWTON} that Newton is used for"
-    return name, f"it converges in the fewest passes over the rows, and {sizes}"
+    why = "it converges in the fewest passes over the rows" if head.is_linear else "it leaves saddles behind"
+    return name, f"{why}, and {sizes}"

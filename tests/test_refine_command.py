@@ -95,8 +95,8 @@ def test_what_the_embedding_became_is_undone_before_the_head_is_refined(
     monkeypatch.setattr(refit, "accept", agree)
     assert nlptrain("refine", tmp_path / "run").code == 0
     head = digest(tmp_path)
-    embedding = ("refine.part=embedding", "refine.l2=0.1", "refine.calibrate=true")
-    done = nlptrain("refine", tmp_path / "run", *embedding, "--json")
+    embedding = ("refine.when=[after]", "refine.part=embedding", "refine.l2=0.1")
+    done = nlptrain("refine", tmp_path / "run", *embedding, "refine.calibrate=true", "--json")
     assert json.loads(done.out)["refinement"]["after"]["certificate"]["parameters"] == 32 * 33 + 33
     files = ("--data", tmp_path / "test.csv", "--output", tmp_path / "out.csv", "--uncertainty")
     assert nlptrain("predict", tmp_path / "run", *files).code == 0
@@ -104,7 +104,7 @@ def test_what_the_embedding_became_is_undone_before_the_head_is_refined(
     assert nlptrain("refine", tmp_path / "run").code == 0
     assert digest(tmp_path) == head
     monkeypatch.setattr(refit, "accept", reject)
-    assert nlptrain("refine", tmp_path / "run", *embedding[:2]).code == 0
+    assert nlptrain("refine", tmp_path / "run", *embedding).code == 0
     assert digest(tmp_path) == before
 
 

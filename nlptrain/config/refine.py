@@ -21,8 +21,8 @@ class RefineConfig(Section):
     method: Literal[
         "auto", "ridge", "newton", "newton-exact", "bfgs", "bfgs-armijo", "lbfgs", "newton-cg", "trust-exact"
     ] = "auto"
-    """The solver; auto: the closed form of a regression, else Newton, with hidden units in a trust region, or L-BFGS
-    where its matrices are too large."""
+    """The solver; auto: the closed form of a regression, else Newton (in a trust region where the hidden units are
+    smooth), or L-BFGS where its matrices are too large."""
     part: Literal["head", "embedding"] = "head"
     """embedding: also the layer that makes the embedding which the last layer reads, as BERT's pooler; of stock models,
     for the heads of ours are refined with their hidden layer."""

@@ -104,6 +104,7 @@ SOLVERS: dict[str, Solver] = {
     "trust-exact": Solver(trust_exact, 4, True, "scipy's Newton in a trust region, exact Hessian"),
 }
 AUTO = "auto"
+SMOOTH = ("gelu", "sigmoid", "tanh")
 # beyond it a factorisation takes tens of seconds
 MAX_NEWTON = 5000
 
@@ -138,7 +139,9 @@ def _side(method: str, head: Head) -> int:
 
 
 def _best(head: Head, closed: bool) -> tuple[str, str]:
-    name, parameters = "ridge" if closed else "newton" if head.is_linear else "trust-exact", head.size
+    # across the kinks of the others second derivatives tell nothing, and Gauss-Newton does better
+    bends = not head.is_linear and head.activation in SMOOTH
+    name, parameters = "ridge" if closed else "trust-exact" if bends else "newton", head.size
     need, free = needed(_side(name, head), SOLVERS[name].matrices), available()
     sizes = f"{parameters} parameters take {shown(need)} of the {shown(free)} available"
     if need > free:
@@ -147,5 +150,5 @@ def _best(head: Head, closed: bool) -> tuple[str, str]:
         return name, f"squared error and a linear head have a closed form, and {sizes}"
     if parameters > MAX_NEWTON:
         return "lbfgs", f"{parameters} parameters are more than the {MAX_NEWTON} that Newton is used for"
-    why = "it converges in the fewest passes over the rows" if head.is_linear else "it leaves saddles behind"
+    why = "a trust region leaves saddles behind" if bends else "it converges in the fewest passes over the rows"
     return name, f"{why}, and {sizes}"

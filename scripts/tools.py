@@ -18,8 +18,8 @@ def installed(requirement: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         venv.create(folder, with_pip=True)
         commands = Path(folder) / "bin"
-        pip = [commands / "python", "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-compile"]
-        if subprocess.run([*pip, requirement]).returncode:
+        pip = ["-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-compile", requirement]
+        if subprocess.run([commands / "python", *pip]).returncode:
             print(f"pip could not install {requirement}; its reason stands above", file=sys.stderr)
             raise SystemExit(2)
         yield commands

@@ -1,11 +1,14 @@
 """Nothing opens a socket, runs code of a model or a configuration, or writes a secret down."""
 
+import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from audit import judged
+from tools import LOCK, TORCH
 
 from tests.command_line import Done
 
@@ -65,3 +68,20 @@ def test_a_secret_in_the_configuration_is_refused_and_not_repeated(
     done = nlptrain("train", card, *SHORT, f"training.{key}={CANARY}")
     assert (done.code, CANARY in done.err + done.out) == (2, False), done.err
     assert not (tmp_path / "run").exists()
+
+
+def test_every_locked_package_is_exact_and_has_hashes_and_torch_is_apart() -> None:
+    packages = re.split(r"^(?=\w)", LOCK.read_text(), flags=re.M)[1:]
+    whole = re.compile(r"[\w.-]+==[\w.]+( ; [^\n]+)?( \\\n    --hash=sha256:[0-9a-f]{64})+\n")
+    assert [package for package in packages if not whole.fullmatch(package)] == []
+    assert len(packages) > 80
+    assert not re.search(r"^(torch|nvidia\S*)==", LOCK.read_text(), re.M)
+    assert re.search(r"^torch==[\d.]+$", TORCH.read_text(), re.M)
+
+
+def test_an_audit_without_an_answer_is_not_a_clean_one() -> None:
+    clean = {"name": "a", "version": "1", "vulns": []}
+    found = {"name": "b", "version": "2", "vulns": [{"id": "PYSEC-1", "fix_versions": ["3"]}]}
+    silent = {"name": "c", "skip_reason": "not found"}
+    assert [judged({"dependencies": rows})[0] for rows in ([clean], [clean, silent], [silent, found])] == [0, 2, 1]
+    assert judged({"dependencies": [found]})[1][0] == "b 2: PYSEC-1, mended in ['3']"

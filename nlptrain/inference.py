@@ -32,6 +32,7 @@ class OpenRun:
     """What evaluation and prediction need of a run.
 
     Attributes:
+        folder: of the run.
         config: the run's resolved configuration.
         labels: class names in the order of the logits; None for regression.
         tokenizer: the model's own.
@@ -39,6 +40,7 @@ class OpenRun:
         max_length: tokens per row.
     """
 
+    folder: RunFolder
     config: Config
     labels: LabelMap | None
     tokenizer: PreTrainedTokenizerBase
@@ -117,6 +119,7 @@ def open_run(run: RunFolder) -> OpenRun:
     check_cleaning(model, config.data.clean)
     check_labels(model, (task.labels or labels.names) if labels else None)
     return OpenRun(
+        folder=run,
         config=config,
         labels=labels,
         tokenizer=tokenizer,

@@ -14,16 +14,32 @@ Handler = Callable[[int, FrameType | None], None]
 
 @contextmanager
 def handled(handler: Handler) -> Iterator[None]:
-    """Let `handler` have both signals for the length of the block; where the thread cannot, nothing changes."""
+    """Let `handler` have both signals for the length of the block; where the thread cannot, nothing changes.
+
+    Raises:
+        StoppedError: where the handler raised one in the block, also at its end if it went nowhere until then: Python
+            drops what comes up in a destructor, and libraries may catch what comes up in them.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    raised: list[StoppedError] = []
+
+    def deliver(number: int, frame: FrameType | None) -> None:
+        try:
+            handler(number, frame)
+        except StoppedError as stop:
+            raised.append(stop)
+            raise
+
+    before = {number: signal.signal(number, deliver) for number in SIGNALS}
     try:
         yield
     finally:
         for number, old in before.items():
             signal.signal(number, old)
+    if raised:
+        raise raised[0]
 
 
 def interrupt(number: int, _: FrameType | None) -> None:

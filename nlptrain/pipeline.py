@@ -49,7 +49,7 @@ def run(config: Config, *, resume: bool | str = False) -> RunResult:
     """
     folder = RunFolder(Path(config.training["output_dir"]))
     count = processes.start()
-    with handled(interrupt), RunStatus(folder.status, main=processes.is_main()) as status:
+    with RunStatus(folder.status, main=processes.is_main()) as status, handled(interrupt):
         clock = Clock()
         config = resolve(config, folder, resume=bool(resume))
         splits = load_splits(config.spec, config.data, seed=config.training["seed"], refine=config.refine)

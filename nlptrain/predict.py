@@ -17,6 +17,8 @@ from nlptrain.data.load import stream_rows
 from nlptrain.errors import ConfigError, DataError, ResourceError
 from nlptrain.inference import OpenRun
 from nlptrain.outputs import OUTPUTS
+from nlptrain.results import check_file
+from nlptrain.run_folder import RunFolder
 
 # of encoded rows and their logits: what else is said of each row; called by all processes
 More = Callable[[Dataset, Any], Iterable[dict[str, Any]]]
@@ -37,7 +39,7 @@ def predict(opened: OpenRun, source: str, output: Path, more: More | None = None
         ConfigError: the output cannot be written or is of another format.
         DataError: unreadable rows.
     """
-    check_output(output, source)
+    check_output(opened.folder, output, source)
     # what is wrong with the file is said now, not after hours of predictions
     sizes, notes = zip(*((len(rows), notes) for rows, notes in _chunks(opened, source)), strict=True)
     records = _records(opened, source, sum(sizes), more)
@@ -71,14 +73,13 @@ def _records(opened: OpenRun, source: str, count: int, more: More | None) -> Ite
         raise DataError("DATA_FILE", f"{source}: had {count} rows, then {done}; leave it alone while it is read")
 
 
-def check_output(output: Path, source: str) -> None:
-    """Raise `ConfigError` unless rows of `source` can be written to `output`; an empty source is no file."""
+def check_output(run: RunFolder, output: Path, source: str = "") -> None:
+    """Raise `ConfigError` unless rows of `source` can be written to `output`, which is no file of the run's own."""
+    check_file("--output", output, ".csv", ".jsonl")
+    if run.owns(output):
+        raise ConfigError("OUTPUT", f"--output: {output} belongs to the run itself; name a file outside of {run.path}")
     if source and output.resolve() == Path(source).resolve():
         raise ConfigError("OUTPUT", f"--output: {output} is the file to be predicted; name another one")
-    if output.suffix not in (".csv", ".jsonl"):
-        raise ConfigError("OUTPUT", f"--output: expected a .csv or .jsonl file, found {output}")
-    if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
-        raise ConfigError("OUTPUT", f"--output: folder {output.parent} does not exist or cannot be written")
 
 
 def write_records(output: Path, records: Iterator[dict[str, Any]]) -> None:

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from nlptrain.errors import ModelError, ResourceError
+from nlptrain.errors import ConfigError, ModelError, ResourceError
 
 _PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "scikit-learn", "scipy", "numpy")
 
@@ -119,6 +119,24 @@ def write_json(path: Path, document: dict[str, Any] | BaseModel) -> None:
     except (TypeError, ValueError) as error:
         raise ModelError("RESULTS", f"{path} was not written: {error}. Store null and the reason instead") from error
     _write(path, encoded)
+
+
+def check_file(option: str, path: Path, *kinds: str) -> None:
+    """Check that a file can be written, before the work whose result it is for.
+
+    Args:
+        option: that named it, for the message.
+        path: of the file.
+        kinds: suffixes that it may have, such as ``.csv``.
+
+    Raises:
+        ConfigError: another suffix, a folder in its place, or no folder to write it into.
+    """
+    if path.suffix not in kinds or path.is_dir():
+        found = f"the folder {path}" if path.is_dir() else path
+        raise ConfigError("OUTPUT", f"{option}: expected a {' or '.join(kinds)} file, found {found}")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise ConfigError("OUTPUT", f"{option}: folder {path.parent} does not exist or cannot be written")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -74,6 +74,12 @@ class RunFolder:
         """What the head gets of some rows, as one process computed it."""
         return self.path / "refine" / "features" / f"{rows}.{process}of{processes}.safetensors"
 
+    def owns(self, file: Path) -> bool:
+        """Whether a file is, or would be, one that the run wrote: of a known name, or anything in a folder of it."""
+        place, root = file.resolve(), self.path.resolve()
+        known = {path.name for path in (self.config, self.results, self.history, self.status)}
+        return place.is_relative_to(root) and (place.parent != root or place.name in known)
+
     def check_free(self, *, resume: bool) -> None:
         """Refuse a folder that is not ours, holds another run, or cannot be written; nothing is created.
 

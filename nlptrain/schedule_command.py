@@ -9,6 +9,7 @@ from nlptrain.check import steps
 from nlptrain.config.schema import Config
 from nlptrain.data.load import load_splits
 from nlptrain.errors import ConfigError
+from nlptrain.results import check_file
 from nlptrain.schedule_plot import svg, terminal
 from nlptrain.schedules import resolve, simulate
 
@@ -20,8 +21,8 @@ def schedule(config: Config, output: Path | None) -> dict[str, Any]:
         ConfigError: the output cannot be written, or the configuration has no schedule or one that does not fit.
         DataError: the training rows cannot be read.
     """
-    if output is not None and (output.suffix != ".svg" or not output.parent.is_dir()):
-        raise ConfigError("OUTPUT", f"--output: expected an .svg file in a folder that exists, found {output}")
+    if output is not None:
+        check_file("--output", output, ".svg")
     if config.schedule is None:
         found = config.training.get("lr_scheduler_type", training_arguments.DEFAULTS["lr_scheduler_type"])
         raise ConfigError("SCHEDULE", f"the configuration has no `schedule`, e.g. schedule: {{name: {found}}}")

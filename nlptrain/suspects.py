@@ -40,10 +40,10 @@ def find_suspects(path: Path, output: Path, share: float = 0.1) -> dict[str, Any
         DataError: the rows are no longer those of the training.
         ModelError: the run is not finished, or its model has no linear layer at its end.
     """
-    check_output(output, "")
+    folder = RunFolder(path)
+    check_output(folder, output)
     if not 0 < share <= 1:
         raise ConfigError("USAGE", f"--share: expected a number above 0 and at most 1, found {share}")
-    folder = RunFolder(path)
     folder.check_finished()
     config, result = config_file.load(folder.config), RunResult.read(folder.results)
     texts = run_rows(config, result, path).rows["train"]

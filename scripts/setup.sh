@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes .venv beside this folder from requirements.lock, and the package itself in editable form.
+# Makes .venv beside this folder from requirements.lock and requirements-torch.txt, and the package in editable form.
 # Needs Python 3.11 or newer (PYTHON names one that is not on PATH) and a package index, once.
 set -euo pipefail
 
@@ -11,7 +11,7 @@ say() { printf 'setup: %s\n' "$*"; }
 fail() { printf 'setup: error: %s\n' "$*" >&2; exit 2; }
 
 # What .venv was made from; the folder belongs to it because an environment cannot be moved.
-recipe() { printf '%s\n' "$root"; cat "$root/requirements.lock" "$root/pyproject.toml"; }
+recipe() { printf '%s\n' "$root"; cat "$root/requirements.lock" "$root/requirements-torch.txt" "$root/pyproject.toml"; }
 
 # Runs each candidate, since a version manager may put a name on PATH that has no interpreter behind it.
 find_python() {
@@ -40,8 +40,10 @@ if ! "$venv/bin/pip" --version 2>/dev/null | grep -qF " from $venv/"; then
     say "making $venv with $("$python" --version)"
     "$python" -m venv --clear "$venv" || fail "could not make $venv; see the reason above"
 fi
-say "installing $(grep -c '^[^#].*==' "$root/requirements.lock") packages from requirements.lock (minutes, once)"
-install -r "$root/requirements.lock"
+say "installing the packages of requirements.lock, and torch (minutes, once)"
+# whole wheels with the hashes of the lock, so that no code of a package runs; torch is the build of this machine
+install --no-deps --require-hashes --only-binary :all: -r "$root/requirements.lock"
+install -r "$root/requirements-torch.txt"
 say "installing nlptrain"
 install --no-deps --no-build-isolation -e "$root"
 # ... unless it is told to keep nothing: then every start of a command would compile for half a minute

@@ -5,6 +5,7 @@ import os
 import resource
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import torch
 from safetensors.torch import load_file
 
 from nlptrain import checkpoints, pipeline, trainer
-from nlptrain.errors import ModelError
+from nlptrain.errors import ModelError, StoppedError
+from nlptrain.interruption import handled, interrupt
 from tests import faults
 from tests.command_line import sentences, write_card, write_csv
 
@@ -129,6 +131,7 @@ PHASES: dict[str, tuple[Any, str, int]] = {
     "building": (pipeline, "assemble", 1),
     "training": (trainer.FineTuner, "training_step", 5),
     "evaluation": (trainer.FineTuner, "evaluate", 2),
+    "the last evaluation": (trainer.FineTuner, "evaluate", 3),
     "saving": (checkpoints, "seal", 2),
     "export": (trainer.FineTuner, "save_model", 4),
 }
@@ -147,6 +150,30 @@ def test_a_signal_ends_every_phase_with_its_code_and_nothing_half_made(
     if run.exists():
         assert status(run) == ("preempted", code)
         assert ends_as_the_whole(card, run, whole, tmp_path)
+
+
+class Destroyed:
+    """Its destructor gets a SIGTERM; what the handler raises in there is dropped by Python."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0)  # the handler runs between two instructions
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_in_a_destructor_ends_the_block_at_its_end() -> None:
+    before, passed = signal.getsignal(signal.SIGTERM), False
+    with pytest.raises(StoppedError) as caught, handled(interrupt):  # noqa: PT012 - the block has to go on
+        Destroyed()
+        passed = True
+    assert (passed, caught.value.exit_code, signal.getsignal(signal.SIGTERM)) == (True, 143, before)
+
+
+@pytest.mark.slow
+def test_a_signal_in_a_destructor_ends_the_run_with_its_code_and_status(card: Path, tmp_path: Path) -> None:
+    child = faults.run(tmp_path, words(card, tmp_path / "run"), faults.at_call(pipeline, "_record", Destroyed))
+    assert (child.fired, child.end) == (True, "exit 143"), child.err
+    assert status(tmp_path / "run") == ("preempted", 143)
 
 
 def out_of_memory() -> None:

@@ -57,8 +57,10 @@ class StopSignals(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Give the signals back."""
+        """Give the signals back; one that came after the last step ends the run now."""
         self._handlers.close()
+        if received := _highest(self.received):
+            interrupt(received, None)
 
     def close(self) -> None:
         """Give the signals back after an error, which the library tells no callback of."""

@@ -55,6 +55,7 @@ _REFUSED: dict[str, tuple[bool | None, str]] = {
     "batch_eval_metrics": (True, "metrics are computed on whole arrays"),
     "prediction_loss_only": (True, "metrics need the predictions"),
     "hub_token": (None, "a secret would be written into the run folder; set HF_TOKEN in the environment"),
+    "push_to_hub": (True, "training sends nothing anywhere; when it is done: hf upload NAME RUN/model"),
     "enable_jit_checkpoint": (
         True,
         "a signal already ends a run with a checkpoint, and with an exit code that says so",

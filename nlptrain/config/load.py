@@ -49,12 +49,17 @@ def check(document: dict[str, Any], where: Any = lambda keys: "configuration") -
     try:
         config = Config.model_validate(document)
     except ValidationError as error:
-        problems += [describe(item, where) for item in error.errors()]
+        problems += [describe(item, where) for item in error.errors() if not _is_other_form(item)]
     training = document.get("training")
     problems += _training_problems(training if isinstance(training, dict) else {}, where)
     if problems or config is None:
         raise ConfigError("CONFIG", problems)
     return config
+
+
+def _is_other_form(item: Any) -> bool:
+    """Whether pydantic only says that a section, whose own problems it tells, is not the name that would also do."""
+    return bool(item["loc"][-1:] == ("str",) and isinstance(item["input"], dict))
 
 
 def dump(config: Config) -> str:
@@ -73,10 +78,8 @@ def parse(path: Path) -> CommentedMap:
     text = _text(path)
     yaml = YAML(typ="rt")
     try:
-        for event in yaml.parse(StringIO(text)):
-            if isinstance(event, AliasEvent) or (isinstance(event, NodeEvent) and (event.anchor or _tagged(event))):
-                at = event.start_mark.line + 1
-                raise ConfigError("CONFIG", f"{path}:{at}: tags, anchors and aliases are not used here; write it out")
+        if at := _line_of_more_than_plain(yaml, text):
+            raise ConfigError("CONFIG", f"{path}:{at}: tags, anchors and aliases are not used here; write it out")
         tree = yaml.load(text)
     except MarkedYAMLError as error:
         at = error.problem_mark.line + 1 if error.problem_mark else 0
@@ -86,6 +89,14 @@ def parse(path: Path) -> CommentedMap:
     if not isinstance(tree, CommentedMap):
         raise ConfigError("CONFIG", f"{path}: expected keys such as `task:`, found {type(plain(tree)).__name__}")
     return tree
+
+
+def _line_of_more_than_plain(yaml: YAML, text: str) -> int | None:
+    """The first line with a tag, an anchor or an alias: found by the parser, before anything is built from them."""
+    for event in yaml.parse(StringIO(text)):
+        if isinstance(event, AliasEvent) or (isinstance(event, NodeEvent) and (event.anchor or _tagged(event))):
+            return int(event.start_mark.line) + 1
+    return None
 
 
 def _tagged(event: NodeEvent) -> bool:
@@ -124,8 +135,11 @@ def override(word: str) -> tuple[Path_, Any]:
     key, equals, text = word.partition("=")
     if not equals or not key:
         raise ConfigError("USAGE", f"expected key=value, found {word!r}; e.g. training.learning_rate=3e-5")
+    yaml = YAML(typ="rt")
     try:
-        value = plain(YAML(typ="rt").load(text)) if text else None
+        if _line_of_more_than_plain(yaml, text):
+            raise ConfigError("USAGE", f"{word!r}: tags, anchors and aliases are not used here; write it out")
+        value = plain(yaml.load(text)) if text else None
     except (YAMLError, *_UNREADABLE):
         raise ConfigError("USAGE", f"{word!r}: the value is not valid YAML; quote it") from None
     return tuple(key.split(".")), value
@@ -162,7 +176,9 @@ def line(tree: Any, keys: Path_) -> int:
 
 def describe(item: Any, where: Any, root: type[BaseModel] = Config) -> str:
     """One sentence for an error of pydantic in a `root`."""
-    keys = tuple(key for key in item["loc"] if key not in ("str", "TaskConfig"))
+    # a section with rules of its own is named by its validators
+    named = (key for key in item["loc"] if not str(key).startswith("function-after["))
+    keys = tuple(key for key in named if key not in ("str", "TaskConfig"))
     name = ".".join(map(str, keys)) or "configuration"
     if item["type"] == "extra_forbidden":
         return f"{where(keys)}: unknown key {name!r}{_nearest(str(keys[-1]), _siblings(keys[:-1], root))}"

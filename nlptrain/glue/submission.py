@@ -1,7 +1,6 @@
 """The archive that the benchmark takes: a table of answers for every test split, made by the runs' own models."""
 
 import io
-import os
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from nlptrain.glue.benchmark import FILES, GLUE, TestFile
 from nlptrain.glue.runs import GlueRun, Runs
 from nlptrain.inference import OpenRun, open_run
 from nlptrain.metrics.registry import METRICS
-from nlptrain.results import write_bytes
+from nlptrain.results import check_file, write_bytes
 
 # the first moment that an archive can hold: the same answers make the same bytes
 _TIMELESS = (1980, 1, 1, 0, 0, 0)
@@ -30,10 +29,7 @@ _UNIX = 3
 
 def check_output(output: Path) -> None:
     """Raise `ConfigError` where the archive cannot be written, before anything is predicted."""
-    if output.suffix != ".zip":
-        raise ConfigError("OUTPUT", f"--submission: expected a .zip file, found {output}")
-    if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
-        raise ConfigError("OUTPUT", f"--submission: folder {output.parent} does not exist or cannot be written")
+    check_file("--submission", output, ".zip")
 
 
 def submit(runs: Runs, output: Path) -> dict[str, Any]:

@@ -46,8 +46,10 @@ def unfinished(cells: Sequence[Cell]) -> list[Cell]:
     """The cells that are still to be run; failed ones are tried again.
 
     Raises:
-        ConfigError: a finished cell was made with other settings; names key, old and new value.
+        ConfigError: a finished cell was made with other settings, with key, old and new value; or a folder is not ours.
     """
+    if foreign := [cell.folder for cell in cells if not _is_ours(cell.folder)]:
+        raise ConfigError("GRID", [f"{folder}: holds no cell of a grid; name another output" for folder in foreign])
     done = [cell for cell in cells if is_done(cell)]
     problems = [f"{cell.folder}: finished with other settings: {line}" for cell in done for line in _changed(cell)]
     if problems:
@@ -108,7 +110,18 @@ def _changed(cell: Cell) -> list[str]:
 
 def _clear(folder: Path) -> None:
     """Remove a run folder; a folder with anything else in it is left for the run to refuse."""
-    run = RunFolder(folder)
-    ours = (run.config, run.status, folder / SEAL)
-    if any(path.exists() for path in ours) or all(path.suffix == ".partial" for path in folder.glob("*")):
+    if _is_ours(folder):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder is missing, empty, or what a cell left behind; it will be removed."""
+    run = RunFolder(folder)
+    if run.status.exists() or (folder / SEAL).exists():
+        return True
+    if not run.config.exists():
+        return all(path.suffix == ".partial" for path in folder.glob("*"))
+    try:
+        return bool(config_file.load(run.config))
+    except ConfigError:
+        return False

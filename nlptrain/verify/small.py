@@ -97,7 +97,6 @@ def _few_steps(training: dict[str, Any]) -> dict[str, Any]:
         "logging_strategy": "steps",
         "logging_steps": 2,
         "report_to": "none",
-        "push_to_hub": False,
     }
 
 

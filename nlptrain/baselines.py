@@ -1,7 +1,9 @@
 """What needs no fine-tuning, on the same rows: a constant, a linear model of words, a linear model on the encoder.
 
-Nothing is random. The penalty of ``tfidf`` is fixed, because it is to cost seconds; that of ``frozen`` is chosen on
-the training rows alone, by 5-fold cross-validation (classification) or by leaving one out (regression).
+The penalty of ``tfidf`` is fixed, because it is to cost seconds; that of ``frozen`` is chosen on the training rows
+alone, by 5-fold cross-validation (classification; fixed where a class has fewer rows) or by leaving one out
+(regression). ``frozen`` sees at most `FITTED_ROWS` training rows, always the same, so that it stays a small part of a
+run. Nothing else is random.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,16 +22,20 @@ from transformers import DataCollatorWithPadding
 from nlptrain.config.schema import Config, ModelConfig
 from nlptrain.data.encode import TOKEN_COLUMNS, encode, length_limit
 from nlptrain.data.load import Splits
+from nlptrain.fast.encoder import speed_up
 from nlptrain.models.build import build
 from nlptrain.models.target import TargetScale
 from nlptrain.outputs import OUTPUTS
 from nlptrain.predictions import Predictions, objects
 from nlptrain.scoring import score_split
 from nlptrain.trainer import longest_first
+from nlptrain.training_arguments import has_bf16
 
 Array = NDArray[Any]
 Predict = Callable[[Any], Array]
 BATCH = 64
+FITTED_ROWS = 20_000
+FOLDS = 5
 # what a class that is in no training row gets
 _NEVER = np.log(1e-12)
 
@@ -123,17 +129,24 @@ def _pair(a: Any, b: Any) -> Any:
 def _frozen(
     config: Config, splits: Splits, labels: dict[str, Array], classes: int | None
 ) -> Iterator[tuple[str, dict[str, Any], Predict]]:
-    features = embeddings(config, splits)
-    x, y = features["train"], labels["train"]
+    chosen = fitted_rows(len(labels["train"]))
+    features = embeddings(config, splits, chosen)
+    x, y = features["train"], labels["train"][chosen]
     if classes is None and config.spec.is_pair:
         # on a line that brings it into the unit of the scores
         line = LinearRegression().fit(x[:, -1:], y)
         yield "cosine", features, lambda rows: line.predict(rows[:, -1:])[:, None]
-    head = LogisticRegressionCV(
-        Cs=7, cv=5, max_iter=2000, scoring="neg_log_loss", l1_ratios=(0,), use_legacy_attributes=False
-    )
-    model = RidgeCV(np.logspace(-1, 5, 13)) if classes is None else head
+    model = RidgeCV(np.logspace(-1, 5, 13)) if classes is None else _logistic(y)
     yield "frozen", features, _fitted(make_pipeline(StandardScaler(), model), x, y, classes)
+
+
+def _logistic(y: Array) -> Any:
+    """With the penalty chosen by 5-fold cross-validation where each fold can have a row of each class."""
+    if np.unique(y, return_counts=True)[1].min() < FOLDS:
+        return LogisticRegression(C=0.1, max_iter=2000)
+    return LogisticRegressionCV(
+        Cs=7, cv=FOLDS, max_iter=2000, scoring="neg_log_loss", l1_ratios=(0,), use_legacy_attributes=False
+    )
 
 
 def _fitted(model: Any, x: Any, y: Array, classes: int | None) -> Predict:
@@ -149,10 +162,22 @@ def _fitted(model: Any, x: Any, y: Array, classes: int | None) -> Predict:
     return predict
 
 
-def embeddings(config: Config, splits: Splits) -> dict[str, Array]:
-    """Mean-pooled states of the encoder as it was published, (n, d) by labelled split.
+def fitted_rows(count: int) -> NDArray[np.int64]:
+    """Which of `count` training rows ``frozen`` is fitted on, rising."""
+    if count <= FITTED_ROWS:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(0).choice(count, FITTED_ROWS, replace=False))
+
+
+def embeddings(config: Config, splits: Splits, train: NDArray[np.int64]) -> dict[str, Array]:
+    """Mean-pooled states of the encoder as it was published, (n, d) by labelled split, bfloat16 where that is fast.
 
     A pair is [u, v, |u - v|, u * v, cosine]; its last column is the cosine.
+
+    Args:
+        config: with a model name.
+        splits: labelled rows.
+        train: the training rows that are wanted.
     """
     task = config.spec
     architecture: Literal["bi_encoder", "cross_encoder"] = "bi_encoder" if task.is_pair else "cross_encoder"
@@ -161,11 +186,13 @@ def embeddings(config: Config, splits: Splits) -> dict[str, Array]:
     target = None if names else TargetScale.fit(splits.rows["train"]["label"][:], task.label_range)
     model, tokenizer = build(config.model.name, settings, task, names, target)
     model.eval()
+    speed_up(model)
     limit = length_limit(tokenizer, model.config, config.data.max_length)
     found = {}
     for split, texts in splits.rows.items():
         if "label" in texts.column_names:
-            encoded, order = longest_first(encode(texts, task, tokenizer, limit, clean=config.data.clean))
+            wanted = texts.select(train) if split == "train" else texts
+            encoded, order = longest_first(encode(wanted, task, tokenizer, limit, clean=config.data.clean))
             x = np.concatenate([_embed(model, batch) for batch in _batches(encoded, tokenizer)])
             found[split] = x[np.argsort(order)]
     return found
@@ -180,7 +207,8 @@ def _batches(encoded: Any, tokenizer: Any) -> Iterator[dict[str, torch.Tensor]]:
 
 @torch.no_grad()
 def _embed(model: Any, batch: dict[str, torch.Tensor]) -> Array:
-    parts = model.embed(batch["input_ids"], batch["attention_mask"], batch.get("token_type_ids"))
+    with torch.autocast("cpu", torch.bfloat16, enabled=has_bf16(cpu=True)):
+        parts = model.embed(batch["input_ids"], batch["attention_mask"], batch.get("token_type_ids"))
     if len(parts) == 2:
         u, v = parts
         parts = (u, v, (u - v).abs(), u * v, torch.cosine_similarity(u, v)[:, None])

@@ -25,7 +25,7 @@ find_python() {
     fail "no Python 3.11 or newer with venv was found on PATH; install one, or name it: PYTHON=/path/to/python3 $0"
 }
 
-# Takes the words of pip install. Python compiles what is imported; compiling all of it here would take a minute.
+# Takes the words of pip install. Python keeps what it compiles on import, so that compiling all here would be a minute lost.
 install() {
     "$venv/bin/python" -m pip install -qq --no-compile --disable-pip-version-check --retries 1 "$@" ||
         fail "pip could not install the packages (its reason stands above);" \
@@ -44,5 +44,11 @@ say "installing $(grep -c '^[^#].*==' "$root/requirements.lock") packages from r
 install -r "$root/requirements.lock"
 say "installing nlptrain"
 install --no-deps --no-build-isolation -e "$root"
+# ... unless it is told to keep nothing: then every start of a command would compile for half a minute
+if [[ -n "${PYTHONDONTWRITEBYTECODE:-}" ]]; then
+    say "compiling, since PYTHONDONTWRITEBYTECODE is set (a minute, once)"
+    # a few files of the libraries are for other Pythons and cannot be compiled
+    "$venv/bin/python" -m compileall -q -j 0 "$venv/lib" "$root/nlptrain" > /dev/null 2>&1 || true
+fi
 recipe > "$stamp"
 say "done"

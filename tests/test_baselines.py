@@ -45,6 +45,27 @@ def test_a_class_without_training_rows_is_never_chosen_and_costs_no_infinite_los
         assert np.isfinite(log_loss(labels["test"], np.exp(rows["test"]), labels=[0, 1, 2]))
 
 
+def test_a_class_with_one_row_is_fitted_too(card: Path, tmp_path: Path) -> None:
+    write_csv(tmp_path / "train.csv", [*sentences(40, 0), ("an odd film", "mixed"), ("an odd book", "mixed")])
+    card.write_text(card.read_text().replace("[negative, positive]", "[negative, positive, mixed]"))
+    found, labels = outputs(card)
+    assert found["frozen"]["test"].shape == (len(labels["test"]), 3)
+    assert np.exp(found["frozen"]["test"]).sum(axis=1) == pytest.approx(1)
+
+
+def test_frozen_is_fitted_on_so_many_rows_and_no_more(monkeypatch: pytest.MonkeyPatch, card: Path) -> None:
+    whole, _ = outputs(card)
+    monkeypatch.setattr(baselines, "FITTED_ROWS", 60)
+    first, again = outputs(card)[0], outputs(card)[0]
+    assert len(baselines.fitted_rows(61)) == len(set(baselines.fitted_rows(61))) == 60
+    assert np.array_equal(first["frozen"]["test"], again["frozen"]["test"])
+    assert not np.array_equal(first["frozen"]["test"], whole["frozen"]["test"])
+
+
+def test_from_scratch_there_is_no_frozen_encoder_to_compare_with(card: Path) -> None:
+    assert load(card, ["model.pretrained=false"]).baselines == ["constant", "tfidf"]
+
+
 def test_a_regression_on_pairs_answers_in_the_users_unit(card: Path, tmp_path: Path) -> None:
     # the score is the share of equal words, between 100 and 200
     rng = np.random.default_rng(0)
@@ -79,7 +100,7 @@ def test_the_record_of_a_run_holds_intervals_classes_predictions_and_baselines(
     ends = result["intervals"]["test"]["nll"]
     assert ends["low"] < result["metrics"]["test"]["nll"] < ends["high"]
     assert result["per_class"]["test"]["negative"]["rows"] == 16
-    assert set(result["baselines"]) == {"constant", "tfidf"}
+    assert set(result["baselines"]) == {"constant", "tfidf", "frozen"}
     assert set(result["baselines"]["tfidf"]["test"]) == set(result["metrics"]["test"])
 
     off = ("report.bootstrap=0", "report.baselines=[]", f"training.output_dir={tmp_path / 'off'}")

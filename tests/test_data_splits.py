@@ -52,7 +52,7 @@ def test_the_number_of_rows_asked_for_is_the_least_that_works() -> None:
 
 
 def test_a_class_with_one_text_is_named() -> None:
-    with pytest.raises(DataError, match="a single one for b"):
+    with pytest.raises(DataError, match="a single one for b; give data.validation"):
         stratified(list(map(str, range(50))), [0] * 49 + [1], names=NAMES, fraction=0.1, seed=0, origin="t")
 
 

@@ -254,8 +254,11 @@ class Config(Section):
     @property
     def baselines(self) -> list[Baseline]:
         """What is scored beside the model."""
-        usual: list[Baseline] = ["constant"] if self.spec.facts.by_token else ["constant", "tfidf"]
-        return usual if self.report.baselines is None else self.report.baselines
+        if self.report.baselines is not None:
+            return self.report.baselines
+        if self.spec.facts.by_token:
+            return ["constant"]
+        return ["constant", "tfidf", "frozen"] if self.model.pretrained else ["constant", "tfidf"]
 
     @property
     def loss_name(self) -> str:

@@ -52,9 +52,8 @@ def stratified(
     needed = max(len(set(values.tolist())), 2) if names else 2
     too_few = _rare(values, names) if names else ""
     if too_few or min(held, len(distinct) - held) < needed:
-        raise DataError(
-            "DATA_SPLIT", _too_few(origin, len(distinct), needed, fraction, too_few, names is not None) + remedy
-        )
+        problem = _too_few(origin, len(distinct), needed, fraction, too_few, names is not None)
+        raise DataError("DATA_SPLIT", f"{problem}; {remedy}")
     strata = values if names else _deciles(values, min(held, len(distinct) - held))
     _, chosen = train_test_split(np.arange(len(distinct)), test_size=held, random_state=seed, stratify=strata)
     inside = np.isin(group, chosen)

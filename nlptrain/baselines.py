@@ -2,15 +2,18 @@
 
 The penalty of ``tfidf`` is fixed, because it is to cost seconds; that of ``frozen`` is chosen on the training rows
 alone, by 5-fold cross-validation (classification; fixed where a class has fewer rows) or by leaving one out
-(regression). ``frozen`` sees at most `FITTED_ROWS` training rows, always the same, so that it stays a small part of a
-run. Nothing else is random.
+(regression). Both are fitted on at most so many training rows, always the same, that they stay a small part of a run;
+nothing else is random. Rows are scored some thousands at a time, in memory that does not grow with them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from datasets import Dataset
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -34,7 +37,9 @@ from nlptrain.training_arguments import has_bf16
 Array = NDArray[Any]
 Predict = Callable[[Any], Array]
 BATCH = 64
-FITTED_ROWS = 20_000
+CHUNK = 8192
+FROZEN_ROWS = 20_000
+WORDS_ROWS = 100_000
 FOLDS = 5
 # what a class that is in no training row gets
 _NEVER = np.log(1e-12)
@@ -73,26 +78,57 @@ def outputs(config: Config, splits: Splits, names: Sequence[str]) -> Iterator[tu
         yields ``cosine``, the cosine of the two embeddings itself.
     """
     classes = len(splits.labels.names) if splits.labels else None
-    array = objects if config.spec.facts.by_token else np.asarray
-    labels = {s: array(rows["label"][:]) for s, rows in splits.rows.items() if "label" in rows.column_names}
-    makers: dict[str, Callable[[], Iterator[tuple[str, dict[str, Any], Predict]]]] = {
-        "constant": lambda: _constant(labels, classes),
-        "tfidf": lambda: _words(config, splits, labels, classes),
-        "frozen": lambda: _frozen(config, splits, labels, classes),
-    }
+    makers = {"constant": _constant, "tfidf": _words, "frozen": _frozen}
+    scored = {s: rows for s, rows in splits.rows.items() if s != "train" and "label" in rows.column_names}
     for maker in (makers[name] for name in makers if name in names):
-        for name, features, predict in maker():
-            yield name, {split: predict(features[split]) for split in labels if split != "train"}
+        made = maker(config, splits, classes)
+        answers = {split: made.answers(rows) for split, rows in scored.items()}
+        for name in made.predict:
+            yield name, {split: found[name] for split, found in answers.items()}
 
 
-def _constant(labels: dict[str, Array], classes: int | None) -> Iterator[tuple[str, dict[str, Any], Predict]]:
+@dataclass(frozen=True)
+class _Made:
+    """Baselines that look at the same features.
+
+    Attributes:
+        features: of labelled rows, as many as fit into memory.
+        predict: name to what gives the answers for features.
+    """
+
+    features: Callable[[Dataset], Any]
+    predict: dict[str, Predict]
+
+    def answers(self, rows: Dataset) -> dict[str, Any]:
+        """Name to the answers for all rows, chunk by chunk."""
+        chunks = (rows.select(range(at, min(at + CHUNK, len(rows)))) for at in range(0, len(rows), CHUNK))
+        found = [{name: predict(x) for name, predict in self.predict.items()} for x in map(self.features, chunks)]
+        return {name: _joined([part[name] for part in found]) for name in self.predict}
+
+
+def _joined(parts: list[Any]) -> Any:
+    return list(chain.from_iterable(parts)) if isinstance(parts[0], list) else np.concatenate(parts)
+
+
+def fitted_rows(rows: Dataset, most: int) -> Dataset:
+    """The training rows that are looked at: `most` of them, in their order, or all."""
+    if len(rows) <= most:
+        return rows
+    return rows.select(np.sort(np.random.default_rng(0).choice(len(rows), most, replace=False)))
+
+
+def _constant(config: Config, splits: Splits, classes: int | None) -> _Made:
+    def labels(rows: Dataset) -> Array:
+        return (objects if config.spec.facts.by_token else np.asarray)(rows["label"][:])
+
+    train = labels(splits.rows["train"])
     if classes is None:
-        found = np.array([labels["train"].mean()])
+        found = np.array([train.mean()])
     else:
         # one row more of each class: none is impossible
-        counts = np.bincount(_flat(labels["train"]), minlength=classes) + 1
+        counts = np.bincount(_flat(train), minlength=classes) + 1
         found = np.log(counts / counts.sum())
-    yield "constant", labels, lambda rows: _repeated(found, rows)
+    return _Made(labels, {"constant": lambda rows: _repeated(found, rows)})
 
 
 def _flat(labels: Array) -> Array:
@@ -106,18 +142,17 @@ def _repeated(found: Array, rows: Array) -> Any:
     return [np.tile(found, (len(row), 1)) for row in rows] if by_word else np.tile(found, (len(rows), 1))
 
 
-def _words(
-    config: Config, splits: Splits, labels: dict[str, Array], classes: int | None
-) -> Iterator[tuple[str, dict[str, Any], Predict]]:
-    columns = config.spec.text
+def _words(config: Config, splits: Splits, classes: int | None) -> _Made:
+    columns, train = config.spec.text, fitted_rows(splits.rows["train"], WORDS_ROWS)
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\S+")
-    words.fit([text for column in columns for text in splits.rows["train"][column][:]])
-    features = {}
-    for split in labels:
-        parts = [words.transform(splits.rows[split][column][:]) for column in columns]
-        features[split] = parts[0] if len(parts) == 1 else _pair(*parts)
+    words.fit([text for column in columns for text in train[column][:]])
+
+    def features(rows: Dataset) -> Any:
+        parts = [words.transform(rows[column][:]) for column in columns]
+        return parts[0] if len(parts) == 1 else _pair(*parts)
+
     model = Ridge(alpha=1.0) if classes is None else LogisticRegression(C=10.0, max_iter=1000)
-    yield "tfidf", features, _fitted(model, features["train"], labels["train"], classes)
+    return _Made(features, {"tfidf": _fitted(model, features(train), train["label"][:], classes)})
 
 
 def _pair(a: Any, b: Any) -> Any:
@@ -126,18 +161,16 @@ def _pair(a: Any, b: Any) -> Any:
     return sparse.hstack([abs(a - b), product, sparse.csr_matrix(product.sum(axis=1))]).tocsr()
 
 
-def _frozen(
-    config: Config, splits: Splits, labels: dict[str, Array], classes: int | None
-) -> Iterator[tuple[str, dict[str, Any], Predict]]:
-    chosen = fitted_rows(len(labels["train"]))
-    features = embeddings(config, splits, chosen)
-    x, y = features["train"], labels["train"][chosen]
+def _frozen(config: Config, splits: Splits, classes: int | None) -> _Made:
+    train, features = fitted_rows(splits.rows["train"], FROZEN_ROWS), embeddings(config, splits)
+    x, y = features(train), np.asarray(train["label"][:])
+    predict = {}
     if classes is None and config.spec.is_pair:
         # on a line that brings it into the unit of the scores
         line = LinearRegression().fit(x[:, -1:], y)
-        yield "cosine", features, lambda rows: line.predict(rows[:, -1:])[:, None]
+        predict["cosine"] = lambda rows: line.predict(rows[:, -1:])[:, None]
     model = RidgeCV(np.logspace(-1, 5, 13)) if classes is None else _logistic(y)
-    yield "frozen", features, _fitted(make_pipeline(StandardScaler(), model), x, y, classes)
+    return _Made(features, predict | {"frozen": _fitted(make_pipeline(StandardScaler(), model), x, y, classes)})
 
 
 def _logistic(y: Array) -> Any:
@@ -149,7 +182,7 @@ def _logistic(y: Array) -> Any:
     )
 
 
-def _fitted(model: Any, x: Any, y: Array, classes: int | None) -> Predict:
+def _fitted(model: Any, x: Any, y: Any, classes: int | None) -> Predict:
     model.fit(x, y)
     if classes is None:
         return lambda rows: model.predict(rows)[:, None]
@@ -162,22 +195,15 @@ def _fitted(model: Any, x: Any, y: Array, classes: int | None) -> Predict:
     return predict
 
 
-def fitted_rows(count: int) -> NDArray[np.int64]:
-    """Which of `count` training rows ``frozen`` is fitted on, rising."""
-    if count <= FITTED_ROWS:
-        return np.arange(count)
-    return np.sort(np.random.default_rng(0).choice(count, FITTED_ROWS, replace=False))
-
-
-def embeddings(config: Config, splits: Splits, train: NDArray[np.int64]) -> dict[str, Array]:
-    """Mean-pooled states of the encoder as it was published, (n, d) by labelled split, bfloat16 where that is fast.
-
-    A pair is [u, v, |u - v|, u * v, cosine]; its last column is the cosine.
+def embeddings(config: Config, splits: Splits) -> Callable[[Dataset], Array]:
+    """Mean-pooled states of the encoder as it was published, in bfloat16 where that is fast.
 
     Args:
         config: with a model name.
-        splits: labelled rows.
-        train: the training rows that are wanted.
+        splits: labelled training rows.
+
+    Returns:
+        From rows to their states (n, d); of a pair [u, v, |u - v|, u * v, cosine], whose last column is the cosine.
     """
     task = config.spec
     architecture: Literal["bi_encoder", "cross_encoder"] = "bi_encoder" if task.is_pair else "cross_encoder"
@@ -188,14 +214,13 @@ def embeddings(config: Config, splits: Splits, train: NDArray[np.int64]) -> dict
     model.eval()
     speed_up(model)
     limit = length_limit(tokenizer, model.config, config.data.max_length)
-    found = {}
-    for split, texts in splits.rows.items():
-        if "label" in texts.column_names:
-            wanted = texts.select(train) if split == "train" else texts
-            encoded, order = longest_first(encode(wanted, task, tokenizer, limit, clean=config.data.clean))
-            x = np.concatenate([_embed(model, batch) for batch in _batches(encoded, tokenizer)])
-            found[split] = x[np.argsort(order)]
-    return found
+
+    def embedded(rows: Dataset) -> Array:
+        encoded, order = longest_first(encode(rows, task, tokenizer, limit, clean=config.data.clean))
+        x = np.concatenate([_embed(model, batch) for batch in _batches(encoded, tokenizer)])
+        return x[np.argsort(order)]
+
+    return embedded
 
 
 def _batches(encoded: Any, tokenizer: Any) -> Iterator[dict[str, torch.Tensor]]:

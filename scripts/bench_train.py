@@ -2,6 +2,7 @@
 
     NLPTRAIN_DATA=... python scripts/bench_train.py --tasks sst2 stsb --steps 60 --repeats 3
     NLPTRAIN_DATA=... python scripts/bench_train.py --tasks sst2 --epochs 3 --repeats 1     # whole runs, with scores
+    NLPTRAIN_DATA=... python scripts/bench_train.py --tasks sst2 --quality --repeats 1      # the time to a score
 
 Each measurement is a process of its own and the recipes alternate, so that what else the machine does meets all alike.
 All train the same stock model (all-MiniLM-L6-v2 with a classification layer), 32 texts a step, dropout 0.1, AdamW at
@@ -9,9 +10,14 @@ All train the same stock model (all-MiniLM-L6-v2 with a classification layer), 3
 
 * padded: the Trainer as tutorials have it: float32, every text padded to 128 tokens
 * stock: the Trainer at its best flags on this hardware: padded to the longest of a batch of similar lengths, bfloat16
-  autocast where the hardware has it, fused AdamW, eager attention, no pinned memory
+  autocast where the hardware has it, fused AdamW; on a CPU eager attention (SDPA is slower there with dropout) and no
+  pinned memory
 * ours: `nlptrain` with its defaults
 * floor: the matrix products of a step alone, forward and backward, of the mean number of real tokens
+
+`--quality`: both are evaluated on the validation rows at the same 12 steps, the last one included, and the clock runs
+on meanwhile. What stock scores at its end is the goal of the run of ours with the same seed; the ratio is the time at
+which that run first has it to the whole time of stock, both from the first step to the end of an evaluation.
 """
 
 import argparse
@@ -28,6 +34,7 @@ from typing import Any, cast
 RECIPES = ("padded", "stock", "ours")
 WARM = 10
 SCORE = {"sst2": "accuracy", "stsb": "pearson"}
+EVALUATIONS = 12
 
 
 def main() -> None:
@@ -37,11 +44,15 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=["stock", "ours"])
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--epochs", type=float, help="whole runs instead of --steps, with the validation score")
+    parser.add_argument("--quality", action="store_true", help="whole runs (3 epochs without --epochs) and their times")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--json", action="store_true", help="one JSON document instead of the table")
     parser.add_argument("--one", nargs=3, metavar=("RECIPE", "TASK", "SEED"), help=argparse.SUPPRESS)
     words = parser.parse_args()
+    if words.quality:
+        words.epochs = words.epochs or 3.0
+        words.recipes = ["stock", "ours"]
     if words.one:
         recipe, task, seed = words.one
         print(json.dumps(one(recipe, task, seed, words)))
@@ -60,12 +71,24 @@ def compare(task: str, words: argparse.Namespace) -> dict[str, Any]:
     rates = {recipe: median(run["texts_per_second"] for run in found) for recipe, found in runs.items()}
     first = words.recipes[0]
     return {
+        **({"quality": quality(runs["stock"], runs["ours"])} if words.quality else {}),
         "runs": runs,
         "texts_per_second": rates,
         "ratio": rates["ours"] / rates[first],
         "floor_ms": median(run["floor_ms"] for run in runs["ours"]),
         "step_ms": median(run["step_ms"] for run in runs["ours"]),
     }
+
+
+def quality(stock: list[dict[str, Any]], ours: list[dict[str, Any]]) -> dict[str, Any]:
+    """For each seed the goal, when ours has it (None: never) and the whole time of stock; the median of the ratios."""
+    seeds = []
+    for one, other in zip(stock, ours, strict=True):
+        whole, goal = one["evaluations"][-1]
+        reached = next((seconds for seconds, score in other["evaluations"] if score >= goal), None)
+        seeds.append({"goal": goal, "ours_seconds": reached, "stock_seconds": whole})
+    ratios = [seed["ours_seconds"] / seed["stock_seconds"] for seed in seeds if seed["ours_seconds"]]
+    return {"seeds": seeds, "ratio": median(ratios) if len(ratios) == len(seeds) else None}
 
 
 def child(recipe: str, task: str, seed: int) -> dict[str, Any]:
@@ -81,38 +104,64 @@ def one(recipe: str, task: str, seed: str, words: argparse.Namespace) -> dict[st
     """Train once; texts per second, milliseconds a step, and the score of whole runs."""
     with tempfile.TemporaryDirectory() as folder:
         trainer = (ours if recipe == "ours" else stock)(task, int(seed), recipe, words, Path(folder))
-        from transformers import TrainerCallback
-
-        class Watch(TrainerCallback):
-            """When each step ended."""
-
-            ends: list[float]
-
-            def on_train_begin(self, *_: Any, **__: Any) -> None:
-                self.ends = [time.perf_counter()]
-
-            def on_step_end(self, *_: Any, **__: Any) -> None:
-                self.ends.append(time.perf_counter())
-
-        watch = Watch()
-        trainer.add_callback(watch)
-        trainer.train()
-        seconds = watch.ends[-1] - watch.ends[WARM]
-        steps = len(watch.ends) - 1 - WARM
-        found = {"texts_per_second": round(32 * steps / seconds, 1), "step_ms": round(1000 * seconds / steps, 1)}
-        found["seconds"] = round(watch.ends[-1] - watch.ends[0], 1)
+        ends, evaluations = watched(trainer, f"eval_{SCORE[task]}" if words.quality else None)
+        steps = len(ends) - 1 - WARM
+        seconds = ends[-1] - ends[WARM] - sum(took for _, _, took in evaluations[:-1])
+        found: dict[str, Any] = {"texts_per_second": round(32 * steps / seconds, 1)}
+        found |= {"step_ms": round(1000 * seconds / steps, 1), "seconds": round(ends[-1] - ends[0], 1)}
         if recipe == "ours":
             found["floor_ms"] = round(floor_ms(trainer), 1)
-        if words.epochs:
+        if words.quality:
+            found |= {"score": round(evaluations[-1][1], 4), "evaluations": [one[:2] for one in evaluations]}
+        elif words.epochs:
             found["score"] = round(trainer.evaluate()[f"eval_{SCORE[task]}"], 4)
         return found
+
+
+def watched(trainer: Any, score: str | None = None) -> tuple[list[float], list[tuple[float, float, float]]]:
+    """Train, and say when: all in seconds.
+
+    Args:
+        trainer: any `transformers.Trainer`.
+        score: what is evaluated `EVALUATIONS` times; None: nothing.
+
+    Returns:
+        When training began and when each step ended; and of each evaluation the end since that beginning, the score,
+        and how long it took.
+    """
+    import torch
+    from transformers import TrainerCallback
+
+    ends: list[float] = []
+    evaluations: list[tuple[float, float, float]] = []
+
+    class Watch(TrainerCallback):
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            ends.append(time.perf_counter())
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+            if torch.cuda.is_available() and state.global_step in (WARM, state.max_steps):
+                torch.cuda.synchronize()
+            ends.append(time.perf_counter())
+            shares = range(1, EVALUATIONS + 1) if score else ()
+            control.should_evaluate = state.global_step in {state.max_steps * n // EVALUATIONS for n in shares}
+            return control
+
+        def on_evaluate(self, *_: Any, **found: Any) -> None:
+            metrics = found["metrics"]
+            evaluations.append((time.perf_counter() - ends[0], metrics[str(score)], metrics["eval_runtime"]))
+
+    trainer.add_callback(Watch())
+    trainer.train()
+    return ends, evaluations
 
 
 def settings(seed: int, words: argparse.Namespace) -> dict[str, Any]:
     """What all recipes share."""
     length: dict[str, Any] = {"num_train_epochs": words.epochs} if words.epochs else {"max_steps": words.steps}
     length |= {"logging_steps": 50, "eval_strategy": "no", "save_strategy": "no", "report_to": "none"}
-    length |= {"disable_tqdm": True, "seed": seed, "learning_rate": 1e-4, "weight_decay": 0.01, "warmup_steps": 0.06}
+    length |= {"disable_tqdm": True, "seed": seed, "per_device_eval_batch_size": 64}
+    length |= {"learning_rate": 1e-4, "weight_decay": 0.01, "warmup_steps": 0.06}
     return length
 
 
@@ -158,7 +207,7 @@ def stock(task: str, seed: int, recipe: str, words: argparse.Namespace, folder: 
     encoded = tokens(task, seed, tokenizer, padded=recipe == "padded")
     outputs = 1 if task == "stsb" else 2
     model = AutoModelForSequenceClassification.from_pretrained(
-        path, num_labels=outputs, attn_implementation="eager", dtype=torch.float32
+        path, num_labels=outputs, attn_implementation="eager" if words.device == "cpu" else "sdpa", dtype=torch.float32
     )
     return Trainer(
         model,
@@ -192,7 +241,7 @@ def stock_arguments(seed: int, recipe: str, words: argparse.Namespace, folder: P
         "bf16": has_bf16(cpu=on_cpu),
         "optim": "adamw_torch_fused",
         "train_sampling_strategy": "group_by_length",
-        "dataloader_pin_memory": False,
+        "dataloader_pin_memory": not on_cpu,
     }
     chosen = settings(seed, words) | (best if recipe == "stock" else {})
     return TrainingArguments(output_dir=str(folder), per_device_train_batch_size=32, use_cpu=on_cpu, **chosen)
@@ -247,6 +296,13 @@ def table(found: dict[str, Any]) -> list[str]:
             ratio = median(rates) / result["texts_per_second"][first]
             spread = f"{median(rates):.0f} | {min(rates):.0f} | {max(rates):.0f} | {ratio:.2f}"
             lines.append(f"| {task} | {recipe} | {spread} | {shown} | {len(runs)} |")
+        for seed in result.get("quality", {}).get("seeds", []):
+            reached = f"{seed['ours_seconds']:.0f} s" if seed["ours_seconds"] else "never"
+            goal, whole = f"{SCORE[task]} {seed['goal']:.4f}", seed["stock_seconds"]
+            lines += [
+                "",
+                f"{task}: ours has {goal} after {reached}; stock, which has it at its end, took {whole:.0f} s",
+            ]
         step, floor = result["step_ms"], result["floor_ms"]
         lines += ["", f"{task}: a step of ours {step:.0f} ms, its matrix products {floor:.0f} ms"]
     return lines

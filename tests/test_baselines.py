@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from datasets import Dataset
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.metrics import log_loss, matthews_corrcoef
 
@@ -53,13 +54,23 @@ def test_a_class_with_one_row_is_fitted_too(card: Path, tmp_path: Path) -> None:
     assert np.exp(found["frozen"]["test"]).sum(axis=1) == pytest.approx(1)
 
 
-def test_frozen_is_fitted_on_so_many_rows_and_no_more(monkeypatch: pytest.MonkeyPatch, card: Path) -> None:
+def test_models_are_fitted_on_so_many_rows_and_no_more(monkeypatch: pytest.MonkeyPatch, card: Path) -> None:
+    rows = Dataset.from_dict({"row": range(61)})
+    assert len(set(baselines.fitted_rows(rows, 60)["row"][:])) == 60
     whole, _ = outputs(card)
-    monkeypatch.setattr(baselines, "FITTED_ROWS", 60)
+    for name in ("FROZEN_ROWS", "WORDS_ROWS"):
+        monkeypatch.setattr(baselines, name, 60)
     first, again = outputs(card)[0], outputs(card)[0]
-    assert len(baselines.fitted_rows(61)) == len(set(baselines.fitted_rows(61))) == 60
-    assert np.array_equal(first["frozen"]["test"], again["frozen"]["test"])
-    assert not np.array_equal(first["frozen"]["test"], whole["frozen"]["test"])
+    for name in ("tfidf", "frozen"):
+        assert np.array_equal(first[name]["test"], again[name]["test"])
+        assert not np.array_equal(first[name]["test"], whole[name]["test"])
+
+
+def test_rows_scored_in_chunks_get_the_answers_of_the_whole(monkeypatch: pytest.MonkeyPatch, card: Path) -> None:
+    whole, _ = outputs(card)
+    monkeypatch.setattr(baselines, "CHUNK", 7)
+    for name, splits in outputs(card)[0].items():
+        assert splits["test"] == pytest.approx(whole[name]["test"], abs=1e-5)
 
 
 def test_from_scratch_there_is_no_frozen_encoder_to_compare_with(card: Path) -> None:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from nlptrain.config.schema import DataConfig, TaskConfig
-from nlptrain.data.checks import contradictions, repeats, row_key
+from nlptrain.data.checks import contradictions, repeats
+from nlptrain.data.keys import numbered, row_key
 from nlptrain.data.labels import LabelMap
 from nlptrain.data.load import Splits, load_rows, load_splits, stream_rows
 from nlptrain.errors import ConfigError, DataError
@@ -63,9 +65,10 @@ def test_repeats_and_contradictions_agree_with_counting_every_pair() -> None:
     keys = [["", "a", "b", "c", "d"][number] for number in draw.integers(0, 5, 30)]
     targets = draw.integers(0, 2, 30).tolist()
     rows = list(zip(keys, targets, strict=True))
-    assert repeats(keys, targets) == [i for i, row in enumerate(rows) if row[0] and row in rows[:i]]
+    (numbers,) = numbered(pa.chunked_array([keys]))
+    assert repeats(numbers, targets).tolist() == [i for i, row in enumerate(rows) if row[0] and row in rows[:i]]
     several = {a for (a, x), (b, y) in itertools.combinations(rows, 2) if a and a == b and x != y}
-    assert contradictions(keys, targets) == len(several)
+    assert contradictions(numbers, targets) == len(several)
 
 
 def test_leaks_stop_the_run_and_name_the_rows_of_both_files(tmp_path: Path) -> None:

@@ -16,6 +16,6 @@ class ReportConfig(Section):
     """Resamples of the 95 % intervals; 0: no intervals."""
     baselines: list[Baseline] | None = None
     """What needs no fine-tuning, scored on the same rows: constant (majority class, mean or majority tag); tfidf (a
-    linear model of words, seconds); frozen (a linear model on the encoder as it was published, a pass over the rows, of
-    train at most 20,000); left out: all three, without frozen where a model is trained from scratch, and of a token
-    classification constant, for which there is no other."""
+    linear model of words, of at most 100,000 rows of train, seconds); frozen (a linear model on the encoder as it was
+    published, a pass over the rows, of train at most 20,000); left out: all three, without frozen where a model is
+    trained from scratch, and of a token classification constant, for which there is no other."""

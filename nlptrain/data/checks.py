@@ -1,18 +1,21 @@
 """What can be wrong with readable rows: columns, empty texts, repeats, contradictions, leaks between splits."""
 
 import difflib
-import unicodedata
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nlptrain.data.columnar import LINE
+from nlptrain.data.keys import BLANK
 from nlptrain.data.read import Table
 from nlptrain.data.targets import COLUMNS
 from nlptrain.errors import ConfigError, DataError
 from nlptrain.tasks import TaskSpec
 
 RESERVED = ("label", "line")
+Rows = NDArray[np.int64]
 _DELIMITERS = {";": "';'", "\t": "a tab", ",": "','", "|": "'|'"}
 
 
@@ -62,35 +65,35 @@ def _missing(table: Table, *names: str) -> str:
     return f"{problem}{hint}; rename the column, or name it in task.text or task.label"
 
 
-def row_key(texts: Sequence[str]) -> str:
-    """Equal for rows whose texts are the same after NFC, strip and casefold, in either order; "" if all are blank."""
-    folded = sorted(unicodedata.normalize("NFC", text).strip().casefold() for text in texts)
-    return "\x1f".join(folded) if folded[-1] else ""
-
-
-def blank(keys: Sequence[str]) -> list[int]:
+def blank(keys: Rows) -> Rows:
     """Rows without any text."""
-    return [row for row, key in enumerate(keys) if not key]
+    return np.flatnonzero(keys == BLANK)
 
 
-def repeats(keys: Sequence[str], targets: Sequence[Any] | None) -> list[int]:
+def repeats(keys: Rows, targets: Sequence[Any] | None) -> Rows:
     """Rows whose texts and target, if there are targets, already stood in an earlier row; blank rows do not count."""
-    seen = set()
-    rows = []
-    for row, identity in enumerate(zip(keys, targets or [0] * len(keys), strict=True)):
-        if identity in seen and identity[0]:
-            rows.append(row)
-        seen.add(identity)
-    return rows
+    _, first = np.unique(_identities(keys, targets), return_index=True)
+    again = keys != BLANK
+    again[first] = False
+    return np.flatnonzero(again)
 
 
-def contradictions(keys: Sequence[str], targets: Sequence[Any] | None) -> int:
+def contradictions(keys: Rows, targets: Sequence[Any] | None) -> int:
     """Number of texts that have more than one target; blank rows do not count."""
-    distinct = set(zip(keys, targets or (), strict=targets is not None))
-    return sum(count > 1 for key, count in Counter(key for key, _ in distinct).items() if key)
+    _, first = np.unique(_identities(keys, targets), return_index=True)
+    several, counts = np.unique(keys[first], return_counts=True)
+    return int(((counts > 1) & (several != BLANK)).sum())
 
 
-def shared(keys: Sequence[str], others: Sequence[str]) -> list[int]:
+def shared(keys: Rows, others: Rows) -> Rows:
     """Rows of `keys` whose texts also stand in `others`; blank rows do not count."""
-    found = set(others) - {""}
-    return [row for row, key in enumerate(keys) if key in found]
+    return np.flatnonzero(np.isin(keys, others) & (keys != BLANK))
+
+
+def _identities(keys: Rows, targets: Sequence[Any] | None) -> Rows:
+    """The same number for rows that have the same texts and target."""
+    if targets is None:
+        return keys
+    codes: dict[Any, int] = {}
+    numbers = np.fromiter((codes.setdefault(one, len(codes)) for one in targets), np.int64, len(keys))
+    return keys * max(len(codes), 1) + numbers

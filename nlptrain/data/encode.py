@@ -9,6 +9,7 @@ from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
 from nlptrain.data import cleaning, tags
+from nlptrain.data.mapped import arrow_file, mapped
 from nlptrain.tasks import IGNORED, Kind, TaskSpec
 
 TOKEN_COLUMNS = ("input_ids", "attention_mask", "token_type_ids")
@@ -103,7 +104,10 @@ def encode(
         columns["length"] = [len(ids) for ids in found["input_ids"]]
         return columns | kind.columns(batch.get("label"), found.encodings, texts[0])
 
-    return rows.map(tokens, batched=True, remove_columns=rows.column_names, keep_in_memory=True)
+    with arrow_file() as path:
+        settings = {"cache_file_name": str(path), "new_fingerprint": path.stem}
+        rows.map(tokens, batched=True, remove_columns=rows.column_names, **settings)
+        return mapped(path)
 
 
 def length_facts(encoded: Dataset) -> dict[str, float]:

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from datasets import Dataset
 
 from nlptrain.config.refine import RefineConfig
-from nlptrain.data import checks, cleaning
+from nlptrain.data import checks
+from nlptrain.data.keys import numbered, row_keys
 from nlptrain.data.labels import LabelMap
 from nlptrain.data.parts import Part
 from nlptrain.data.splits import dealt, stratified
@@ -67,9 +68,10 @@ def deal_others(
     Raises:
         DataError: texts that also stand in a split, or too few rows.
     """
-    keys = _keys(rows, task, clean)
-    for split, others in known.items():
-        if both := checks.shared(keys, _keys(others, task, clean)):
+    keys, *keys_of_known = numbered(*(row_keys(part, task.text, clean)[0] for part in (rows, *known.values())))
+    for split, others in zip(known, keys_of_known, strict=True):
+        both = checks.shared(keys, others).tolist()
+        if both:
             lines = ", ".join(str(rows[row]["line"]) for row in both[:5])
             raise DataError(
                 "DATA_LEAKAGE",
@@ -80,8 +82,3 @@ def deal_others(
     if few := [name for name, chosen in parts.items() if len(chosen) < 2]:
         raise DataError("DATA_SPLIT", f"{origin}: {len(rows)} rows leave fewer than 2 for {', '.join(few)}; give more")
     return {name: rows.select(chosen) for name, chosen in parts.items()}
-
-
-def _keys(rows: Dataset, task: TaskSpec, clean: Sequence[str]) -> list[str]:
-    texts = zip(*(rows[name][:] for name in task.text), strict=True)
-    return [checks.row_key([cleaning.clean(text, clean) for text in row]) for row in texts]

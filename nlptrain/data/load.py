@@ -1,12 +1,14 @@
 """All splits of a task, read, checked, labelled and counted; or the rows of one file for evaluation and prediction."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain, combinations
-from typing import Any, cast
+from typing import Any
 
 import datasets
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from nlptrain.config.refine import RefineConfig
 from nlptrain.config.schema import DataConfig
@@ -15,7 +17,7 @@ from nlptrain.data.balance import epoch_rows
 from nlptrain.data.columnar import LINE
 from nlptrain.data.held_out import hold_out
 from nlptrain.data.labels import LabelMap, is_unlabelled, scores
-from nlptrain.data.parts import Part, read_part
+from nlptrain.data.parts import Part, read_parts
 from nlptrain.data.read import Table, read_chunks
 from nlptrain.data.sources import Source, resolve, source_of
 from nlptrain.data.targets import COLUMNS
@@ -51,11 +53,11 @@ class _Log:
     notes: list[str] = field(default_factory=list)
     dropped: dict[str, dict[str, int]] = field(default_factory=dict)
 
-    def drop(self, part: Part, split: str, reason: str, rows: Sequence[int]) -> Part:
+    def drop(self, part: Part, split: str, reason: str, rows: NDArray[np.int64]) -> Part:
         if len(rows) == len(part.keys):
             problem = f"{part.origin}: data.{reason}: drop would leave no row"
             raise DataError("DATA_EMPTY", f"{problem}; give a source with other rows")
-        if rows:
+        if len(rows):
             self.dropped.setdefault(split, {})[reason] = len(rows)
             self.notes.append(f"{split}: dropped {part.where.at(rows)} because of data.{reason}: drop")
         return part.without(rows)
@@ -75,7 +77,7 @@ def load_splits(task: TaskSpec, data: DataConfig, *, seed: int, refine: RefineCo
         ConfigError: there is no source of training rows, or a name in the configuration cannot be used.
     """
     log = _Log()
-    parts = {split: read_part(source, split, task, data) for split, source in resolve(task, data).items()}
+    parts = read_parts(resolve(task, data), task, data)
     labels = _label_map(parts["train"], task)
     parts = {split: _labelled(part, split, task, labels, log) for split, part in parts.items()}
     found = {split: part.found() for split, part in parts.items()}
@@ -123,7 +125,7 @@ def load_rows(
     where, log = _source(task, source), _Log()
     if labels is not None:
         labels = replace(labels, numbered=task.labels == labels.names)
-    part = _labelled(read_part(where, "test", task, data), "test", task, labels, log)
+    part = _labelled(read_parts({"test": where}, task, data)["test"], "test", task, labels, log)
     if part.targets is None:
         raise DataError("DATA_LABEL", f"{part.origin}: every label is -1, so there is nothing to score; use predict")
     return _cleaned(part, "test", data, log).dataset(task), log.notes
@@ -169,11 +171,12 @@ def _label_map(train: Part, task: TaskSpec) -> LabelMap | None:
 
 def _labelled(part: Part, split: str, task: TaskSpec, labels: LabelMap | None, log: _Log) -> Part:
     """The part with targets; a test split whose every label is -1 has none."""
-    single = labels.single(part.values, part.where)[0] if labels else part.values
+    values = part.values
+    single = labels.single(values, part.where)[0] if labels else values
     if split.startswith("test") and is_unlabelled(single, task):
         log.notes.append(f"{split}: every label is -1, so it is unlabelled and gets no scores")
         return part
-    found = labels.encode(part.values, part.where) if labels else scores(part.values, task, part.where)
+    found = labels.encode(values, part.where) if labels else scores(values, task, part.where)
     if labels:
         log.notes.extend(f"{split}: {note}" for note in labels.notes(found, part.where))
     return replace(part, targets=found)
@@ -184,11 +187,11 @@ def _cleaned(part: Part, split: str, data: DataConfig, log: _Log) -> Part:
     empty = checks.blank(part.keys)
     repeats = checks.repeats(part.keys, part.targets)
     problems = []
-    if empty and data.empty_text == "error":
+    if len(empty) and data.empty_text == "error":
         problems.append(
             f"{part.origin}: no text in {part.where.at(empty)}; fill in the rows or set data.empty_text: drop"
         )
-    if repeats and data.duplicates == "error":
+    if len(repeats) and data.duplicates == "error":
         found = f"{part.origin}: {part.where.at(repeats)} repeat an earlier row"
         problems.append(f"{found}; remove them or set data.duplicates: drop")
     if problems:
@@ -204,18 +207,18 @@ def _cleaned(part: Part, split: str, data: DataConfig, log: _Log) -> Part:
 def _unleaked(parts: dict[str, Part], data: DataConfig, log: _Log) -> Part:
     """The training part after `data.leakage`."""
     train, problems = parts["train"], []
-    leaked: set[int] = set()
+    leaked = np.empty(0, np.int64)
     for split, part in parts.items():
-        rows = checks.shared(part.keys, train.keys) if split != "train" else []
-        if rows:
+        rows = checks.shared(part.keys, train.keys)
+        if split != "train" and len(rows):
             same = checks.shared(train.keys, part.keys)
-            leaked |= set(same)
+            leaked = np.union1d(leaked, same)
             problems.append(f"{part.origin}: {part.where.at(rows)} also in {train.origin}: {train.where.at(same)}")
     if problems and data.leakage == "error":
         remedy = "remove the rows, or set data.leakage: drop (takes them out of the training rows) or allow"
         raise DataError("DATA_LEAKAGE", [f"{problem}; {remedy}" for problem in problems])
     if data.leakage == "drop":
-        return log.drop(train, "train", "leakage", sorted(leaked))
+        return log.drop(train, "train", "leakage", leaked)
     log.notes.extend(f"{problem}; kept because of data.leakage: allow" for problem in problems)
     return train
 
@@ -263,11 +266,10 @@ def _classes(part: Part, labels: LabelMap | None) -> set[Any]:
 def _unchecked(table: Table, task: TaskSpec) -> tuple[datasets.Dataset, list[str]]:
     """Every row for prediction, with the columns that do not claim to be labels."""
     checks.check_texts(table, task)
-    arrow = cast("Any", table.rows.with_format("arrow")[:])
     left_out = {*checks.RESERVED, task.label, *task.label_aliases} & set(table.rows.column_names)
     others = [name for name in table.rows.column_names if name not in {LINE, *task.text, *left_out}]
     texts = COLUMNS[task.kind].texts
-    columns = {name: pa.array(texts(table, name), pa.string()) for name in task.text}
-    columns |= {name: arrow.column(name) for name in others}
+    columns = {name: texts(table, name) for name in task.text}
+    columns |= {name: table.arrow.column(name) for name in others}
     notes = [f"{table.origin}: column {name!r} is not used for predictions" for name in sorted(left_out)]
-    return datasets.Dataset(pa.table(columns | {"line": arrow.column(LINE)})), notes
+    return datasets.Dataset(pa.table(columns | {"line": table.arrow.column(LINE)})), notes

@@ -1,6 +1,6 @@
 """Reading a file or a Hub data set strictly into string columns; nothing is guessed and nothing is written.
 
-A source is read chunk by chunk, in memory that does not grow with its rows; `read_table` joins the chunks.
+A source is read chunk by chunk, in memory that does not grow with its rows; `read_table` joins the chunks on disk.
 
 An empty cell is the only missing value: ``NA``, ``null`` and ``nan`` are text.
 """
@@ -16,9 +16,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import datasets
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from nlptrain.data.columnar import LINE, Types, check_names, read_hub, read_parquet
+from nlptrain.data.mapped import written
 from nlptrain.data.sources import Source, existing
 from nlptrain.data.text import text_file
 from nlptrain.errors import DataError
@@ -49,16 +52,21 @@ class Table:
     unit: str = "line"
     types: Types = field(default_factory=dict)
 
+    @property
+    def arrow(self) -> pa.Table:
+        """The rows as they lie in memory or in their file."""
+        return self.rows.with_format("arrow")[:]
+
 
 @dataclass(frozen=True)
 class Where:
     """Names rows in messages: `lines` holds what to call each row, in `unit`, of the source `origin`."""
 
     origin: str
-    lines: Sequence[int]
+    lines: Sequence[int] | NDArray[np.int64]
     unit: str = "line"
 
-    def at(self, rows: Sequence[int]) -> str:
+    def at(self, rows: Sequence[int] | NDArray[np.int64]) -> str:
         """How many rows (indices) and where the first `SHOWN` are: ``2 rows (lines 3, 17)``."""
         shown = ", ".join(str(self.lines[row]) for row in rows[:SHOWN])
         plural = "" if len(rows) == 1 else "s"
@@ -66,16 +74,18 @@ class Where:
 
 
 def read_table(source: Source, *, encoding: str, delimiter: str | None) -> Table:
-    """Read a whole source; otherwise as `read_chunks`."""
-    chunks = list(read_chunks(source, encoding=encoding, delimiter=delimiter))
-    if len(chunks) == 1:
-        return chunks[0]
+    """Read a whole source into a mapped file; otherwise as `read_chunks`."""
+    chunks = read_chunks(source, encoding=encoding, delimiter=delimiter)
+    first = next(chunks)
     types: Types = {}
-    for name, kind, line in (
-        (n, k, at) for chunk in chunks for n, found in chunk.types.items() for k, at in found.items()
-    ):
-        types.setdefault(name, {}).setdefault(kind, line)
-    return replace(chunks[0], rows=datasets.concatenate_datasets([chunk.rows for chunk in chunks]), types=types)
+
+    def tables() -> Iterator[pa.Table]:
+        for chunk in itertools.chain([first], chunks):
+            for name, kind, line in ((n, k, at) for n, found in chunk.types.items() for k, at in found.items()):
+                types.setdefault(name, {}).setdefault(kind, line)
+            yield chunk.arrow
+
+    return replace(first, rows=written(tables()), types=types)
 
 
 def read_chunks(source: Source, *, encoding: str, delimiter: str | None) -> Iterator[Table]:

@@ -13,10 +13,11 @@ from sklearn.model_selection import train_test_split
 from nlptrain.errors import DataError
 
 DECILES = 10
+Keys = Sequence[str] | NDArray[np.int64]
 
 
 def stratified(
-    keys: Sequence[str],
+    keys: Keys,
     targets: Sequence[float],
     *,
     names: Sequence[str] | None,
@@ -31,7 +32,7 @@ def stratified(
     rows differ counts as its first row does.
 
     Args:
-        keys: what makes texts the same, see `nlptrain.data.checks.row_key`; (n,).
+        keys: what makes texts the same, see `nlptrain.data.keys`; (n,).
         targets: class ids, or scores; (n,).
         names: names of the classes; None: the targets are scores.
         fraction: share of the distinct keys that is held out; 0 to 1, exclusive.
@@ -45,7 +46,7 @@ def stratified(
     Raises:
         DataError: too few distinct texts to have every class, or two scores, on both sides.
     """
-    distinct, first, group = np.unique(np.asarray(keys, dtype=object), return_index=True, return_inverse=True)
+    distinct, first, group = np.unique(np.asarray(keys), return_index=True, return_inverse=True)
     values = np.asarray(targets)[first]
     held = ceil(len(distinct) * fraction)
     needed = max(len(set(values.tolist())), 2) if names else 2
@@ -60,7 +61,7 @@ def stratified(
 
 
 def tagged(
-    keys: Sequence[str],
+    keys: Keys,
     targets: Sequence[Sequence[int]],
     *,
     names: Sequence[str] | None,
@@ -72,7 +73,7 @@ def tagged(
 
     A row that alone holds a class is never held out, so that the held-out share may be smaller than asked for.
     """
-    distinct, group = np.unique(np.asarray(keys, dtype=object), return_inverse=True)
+    distinct, group = np.unique(np.asarray(keys), return_inverse=True)
     classes: list[set[int]] = [set() for _ in distinct]
     for key, target in zip(group.tolist(), targets, strict=True):
         classes[key] |= set(target)
@@ -90,7 +91,7 @@ def tagged(
     return np.flatnonzero(~inside).tolist(), np.flatnonzero(inside).tolist()
 
 
-def dealt(keys: Sequence[str], targets: Sequence[float], *, names: Sequence[str], seed: int) -> dict[str, list[int]]:
+def dealt(keys: Keys, targets: Sequence[float], *, names: Sequence[str], seed: int) -> dict[str, list[int]]:
     """Deal rows out to parts of equal size and like targets, the same way for the same rows and seed.
 
     Rows of one key stay together.
@@ -104,7 +105,7 @@ def dealt(keys: Sequence[str], targets: Sequence[float], *, names: Sequence[str]
     Returns:
         Rows of each part, ascending.
     """
-    distinct, first, group = np.unique(np.asarray(keys, dtype=object), return_index=True, return_inverse=True)
+    distinct, first, group = np.unique(np.asarray(keys), return_index=True, return_inverse=True)
     # by target, and at random among equal ones
     order = np.lexsort((np.random.default_rng(seed).random(len(distinct)), np.asarray(targets)[first]))
     place = np.empty(len(distinct), dtype=np.int64)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Any
 
+import pyarrow as pa
+
 from nlptrain.data.columnar import LINE
 from nlptrain.data.labels import LabelMap, refuse_ambiguous
 from nlptrain.data.read import SHOWN, Table, Where
@@ -25,7 +27,7 @@ def split(text: str) -> list[str]:
     return text.split(SPACE) if text else []
 
 
-def joined(table: Table, column: str, *, numbers: bool = False) -> list[str]:
+def joined(table: Table, column: str, *, numbers: bool = False) -> pa.ChunkedArray:
     """Each row of a column as one text with single spaces between its tokens; "" for a row without tokens.
 
     Args:
@@ -56,7 +58,7 @@ def joined(table: Table, column: str, *, numbers: bool = False) -> list[str]:
         ),
     }
     _refuse(rows, remedies, where)
-    return [SPACE.join(row or ()) for row in rows]
+    return pa.chunked_array([[SPACE.join(row or ()) for row in rows]], pa.string())
 
 
 def _listed(cell: str, kinds: tuple[type, ...]) -> list[str] | None:

@@ -13,9 +13,10 @@ from nlptrain.data.tags import TagMap, joined, refuse_unequal
 from nlptrain.tasks import Kind
 
 
-def strings(table: Table, column: str) -> list[str]:
+def strings(table: Table, column: str) -> pa.ChunkedArray:
     """The values of a column, "" where there is none."""
-    return [value or "" for value in table.rows[column][:]]
+    found = table.arrow.column(column)
+    return found.fill_null("") if found.null_count else found
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class TargetColumn:
     labels: type[LabelMap] | None
     arrow: pa.DataType
     types: tuple[str, ...] = ("text",)
-    texts: Callable[[Table, str], list[str]] = strings
-    values: Callable[[Table, str], list[str]] = strings
+    texts: Callable[[Table, str], pa.ChunkedArray] = strings
+    values: Callable[[Table, str], pa.ChunkedArray] = strings
     agree: Callable[..., None] | None = None
     hold_out: Callable[..., tuple[list[int], list[int]]] = stratified
 

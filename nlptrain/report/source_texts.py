@@ -20,7 +20,8 @@ def texts(facts: RunFacts, predictions: Predictions) -> tuple[Texts, str | None]
     task, data = facts.config.spec, facts.config.data
     try:
         table = read_table(_source(facts), encoding=data.encoding, delimiter=data.delimiter)
-        columns = [COLUMNS[task.kind].texts(table, name) for name in task.text if name in table.rows.column_names]
+        names = [name for name in task.text if name in table.rows.column_names]
+        columns = [COLUMNS[task.kind].texts(table, name).to_pylist() for name in names]
     except NlptrainError as error:
         return [None] * len(predictions), f"the texts of the rows are not there any more: {error}"
     rows = {digest(row): row for row in zip(*columns, strict=True)} if len(columns) == len(task.text) else {}

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from datasets import Dataset
+from datasets.fingerprint import generate_random_fingerprint
 from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
@@ -103,7 +104,14 @@ def encode(
         columns["length"] = [len(ids) for ids in found["input_ids"]]
         return columns | kind.columns(batch.get("label"), found.encodings, texts[0])
 
-    return rows.map(tokens, batched=True, remove_columns=rows.column_names, keep_in_memory=True)
+    return rows.map(
+        tokens,
+        batched=True,
+        remove_columns=rows.column_names,
+        keep_in_memory=True,
+        # nothing is cached; made of rows, tokenizer and code it costs more than a thousand short texts
+        new_fingerprint=generate_random_fingerprint(),
+    )
 
 
 def length_facts(encoded: Dataset) -> dict[str, float]:

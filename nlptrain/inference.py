@@ -95,7 +95,10 @@ def keep(folder: RunFolder, result: RunResult, found: Mapping[str, Predictions])
 
 
 def open_run(run: RunFolder) -> OpenRun:
-    """Load config and model of a finished run; computes in float32, as `pipeline()` does.
+    """Load config and model of a finished run.
+
+    Computes in float32 as `pipeline()` does, or with the encoder in bfloat16 where the run was trained in it and this
+    hardware has it.
 
     Raises:
         ModelError: the run is not finished, or its model is incomplete or unsafe.
@@ -104,9 +107,10 @@ def open_run(run: RunFolder) -> OpenRun:
     config = config_file.load(run.config)
     task = config.spec
     model, tokenizer = load_model(run.model, task.kind)
-    keep = ("per_device_eval_batch_size", "seed", "dataloader_num_workers")
+    keep = ("per_device_eval_batch_size", "seed")
     chosen = {k: v for k, v in config.training.items() if k in keep}
-    values = training_arguments.resolve({**chosen, **_NOTHING_WRITTEN, "bf16": False}, run.path)
+    chosen["bf16"] = "auto" if config.training.get("bf16") else False
+    values = training_arguments.resolve({**chosen, **_NOTHING_WRITTEN}, run.path)
     metric = METRICS[task.primary]
     # the library makes this folder: the run folder itself, which is there
     args = training_arguments.build(

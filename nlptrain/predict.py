@@ -63,11 +63,11 @@ def _records(opened: OpenRun, source: str, count: int, more: More | None) -> Ite
         encoded = opened.encode(rows)
         logits = opened.logits(encoded)
         extra = more(encoded, logits) if more else repeat({}, len(rows))
-        columns = rows.select_columns(list(opened.task.text))
+        columns = zip(*(rows[name][:] for name in opened.task.text), strict=True)
         answers = kind.answers(logits, opened.names)
-        for texts, truncated, answer, added in zip(columns, encoded["truncated"], answers, extra, strict=True):
-            shown = {name: kind.text(text) for name, text in dict(texts).items()}
-            empty = not any(clean(text, steps).strip() for text in texts.values())
+        for texts, truncated, answer, added in zip(columns, encoded["truncated"][:], answers, extra, strict=True):
+            shown = {name: kind.text(text) for name, text in zip(opened.task.text, texts, strict=True)}
+            empty = not any(clean(text, steps).strip() for text in texts)
             yield shown | answer | added | {"flag": "empty" if empty else "truncated" if truncated else ""}
     if done != count:
         raise DataError("DATA_FILE", f"{source}: had {count} rows, then {done}; leave it alone while it is read")

@@ -11,7 +11,6 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
-from torch import distributed
 
 from nlptrain import processes
 from nlptrain.data.fingerprint import fingerprint
@@ -23,6 +22,7 @@ from nlptrain.head.features import fingerprint as features_fingerprint
 from nlptrain.head.place import HeadPlace, Part, find
 from nlptrain.head.refit import Rows, Serving
 from nlptrain.inference import OpenRun
+from nlptrain.refine.reduction import ranks
 from nlptrain.run_folder import RunFolder
 
 Array = NDArray[np.float64]
@@ -94,8 +94,7 @@ class RunHead:
         """
         encoded, trainer = self.opened.encode(texts), self.opened.trainer
         size = trainer.args.per_device_eval_batch_size
-        group = distributed.is_initialized()
-        rank, world = (distributed.get_rank(), distributed.get_world_size()) if group else (0, 1)
+        rank, world = ranks()
         features = cached(
             self.folder.features(name, rank, world),
             features_fingerprint(self.model, self.place, fingerprint(encoded), size),

@@ -35,6 +35,7 @@ from transformers import (
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.training_args import OptimizerNames
 
+from nlptrain import forward
 from nlptrain.callbacks.line_search import ArmijoLineSearch
 from nlptrain.callbacks.non_finite_guard import NonFiniteGuard
 from nlptrain.config.parts import OptimConfig
@@ -47,7 +48,7 @@ from nlptrain.models.loss import Loss, counted, usual
 from nlptrain.optim import optimizer, parameter_groups
 from nlptrain.outputs import OUTPUTS, score_logits
 from nlptrain.resumption import ResumableTrainer
-from nlptrain.tasks import IGNORED, TaskSpec
+from nlptrain.tasks import IGNORED, KINDS, TaskSpec
 
 # optimizers that only read gradients; others use them as scratch paper, which `WordLookup` does not bear
 _LEAVE_GRADIENTS = ("adam", "adamw", "armijo", "adamw_torch", "adamw_torch_fused")
@@ -203,14 +204,9 @@ class FineTuner(ResumableTrainer):
 
         Of a token classification one (words, classes) for each row, see `nlptrain.outputs`.
         """
-        ordered, order = longest_first(rows)
-        unlabelled = ordered.select_columns([name for name in ordered.column_names if name != "labels"])
-        found = np.asarray(self.predict(unlabelled).predictions)
-        logits = np.empty(found.shape, dtype=np.float64)
-        logits[order] = found
-        # the library remembers every loader, and with it the rows, as long as it lives
-        self.accelerator._dataloaders.clear()
-        return OUTPUTS[self.task.kind].by_row(logits, rows)
+        kind = self.task.kind
+        found = forward.logits(self.model, rows, self.data_collator, by_token=KINDS[kind].by_token, bf16=self.args.bf16)
+        return OUTPUTS[kind].by_row(found, rows)
 
     def _batches(self) -> RankBatches:
         args, rows = self.args, cast("Dataset", self.train_dataset)

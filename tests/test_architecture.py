@@ -14,6 +14,7 @@ LAYERS = [
     {"config"},
     {"data"},
     {"models", "optim", "outputs", "refine", "fast"},
+    {"forward"},
     {"head"},
     {"callbacks", "processes", "training_arguments"},
     {"resumption"},

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nlptrain.data.batches import RankBatches
+from nlptrain.data.batches import RankBatches, token_batches
 
 LENGTHS = np.random.default_rng(0).integers(4, 60, size=203).tolist()
 
@@ -90,3 +90,15 @@ def test_grouping_by_length_saves_padding() -> None:
         return sum(len(b) * max(LENGTHS[i] for i in b) for b in batches(strategy=strategy))
 
     assert padded("group_by_length") < 1.1 * sum(LENGTHS) < padded("random")
+
+
+@pytest.mark.parametrize("budget", [1, 50, 300, 10**6])
+def test_token_batches_hold_every_row_once_within_the_budget(budget: int) -> None:
+    lengths = np.array([*LENGTHS, 0])
+    found = token_batches(lengths, budget)
+    assert sorted(chain(*found)) == list(range(len(lengths)))
+    assert all(len(batch) == 1 or len(batch) * lengths[batch].max() <= budget for batch in found)
+    # a row that would have fitted into the batch before it was not left out
+    assert all((len(a) + 1) * lengths[a].max() > budget for a in found[:-1])
+    widths = [lengths[batch] for batch in found]
+    assert np.array_equal(np.concatenate(widths), np.sort(lengths)[::-1])

@@ -39,18 +39,6 @@ def test_from_csv_to_predictions(nlptrain: Callable[..., Done], card: Path, tmp_
     assert right == pytest.approx(evaluated["metrics"]["accuracy"])
 
 
-def test_pipeline_serves_the_same_probabilities(nlptrain: Callable[..., Done], card: Path, tmp_path: Path) -> None:
-    assert nlptrain("train", card, "training.max_steps=3").code == 0
-    nlptrain("predict", tmp_path / "run", "--data", tmp_path / "test.csv", "--output", tmp_path / "out.jsonl")
-    ours = [json.loads(line)["probability_positive"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-    from transformers import pipeline
-
-    serve = pipeline("text-classification", model=str(tmp_path / "run" / "model"), device="cpu")
-    found = serve([text for text, _ in sentences(31, 1)], top_k=None)
-    theirs = [next(one["score"] for one in row if one["label"] == "positive") for row in found]
-    assert ours == pytest.approx(theirs, abs=1e-6)
-
-
 def test_two_runs_with_one_seed_are_bitwise_equal(nlptrain: Callable[..., Done], card: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         assert nlptrain("train", card, f"training.output_dir={tmp_path / name}", "model.dropout=0.1").code == 0

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import shutil
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +12,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import transformers
 
-from nlptrain import pipeline
+from nlptrain import pipeline, training_arguments
 from nlptrain.config.load import load
 from nlptrain.data import read, text
 from nlptrain.data.sources import Source
@@ -59,6 +62,29 @@ def test_chunks_of_any_size_give_the_same_rows(
     for whole, chunked, row in zip(*found, ROWS, strict=True):
         assert whole["text"] == chunked["text"] == row
         assert chunked["probability_positive"] == pytest.approx(whole["probability_positive"], abs=1e-6)
+
+
+@pytest.mark.parametrize(("bf16", "tolerance"), [(False, 1e-5), (True, 1e-2)])
+def test_probabilities_are_those_that_pipeline_serves(
+    nlptrain: Callable[..., Done],
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    bf16: bool,
+    tolerance: float,
+) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    config = (run / "config.yaml").read_text()
+    (copy / "config.yaml").write_text(re.sub(r"bf16: \w+", "bf16: true", config))
+    monkeypatch.setattr(training_arguments, "has_bf16", lambda *, cpu: bf16)
+    output = tmp_path / "out.jsonl"
+    assert nlptrain("predict", copy, "--data", source(tmp_path, "csv", ROWS), "--output", output).code == 0
+    ours = [row["probability_positive"] for row in predicted(output)]
+    serve = transformers.pipeline("text-classification", model=str(run / "model"), device="cpu")
+    answers = serve(ROWS, top_k=None, batch_size=32)
+    theirs = [next(one["score"] for one in row if one["label"] == "positive") for row in answers]
+    assert ours == pytest.approx(theirs, abs=tolerance)
+    assert (ours == pytest.approx(theirs, abs=1e-6)) is not bf16
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])

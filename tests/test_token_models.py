@@ -21,7 +21,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from nlptrain import training_arguments
+from nlptrain import forward, training_arguments
 from nlptrain.config.heads import HeadConfig
 from nlptrain.config.parts import LossConfig
 from nlptrain.config.schema import Config, ModelConfig
@@ -278,11 +278,12 @@ def test_evaluation_loss_is_the_cross_entropy_of_all_labelled_tokens(
     assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("size", [5, 64])
+@pytest.mark.parametrize("budget", [90, 10_000])
 def test_word_outputs_are_those_of_each_row_alone_in_the_order_of_the_rows(
-    folder: Path, tmp_path: Path, size: int
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: int
 ) -> None:
-    trainer = fine_tuner(folder, tmp_path, per_device_eval_batch_size=size)
+    monkeypatch.setattr(forward, "BUDGET", budget)
+    trainer = fine_tuner(folder, tmp_path)
     rows = encode(dataset(23, seed=5), NER, trainer.processing_class, 64, clean=())
     found = trainer.logits(rows)
     for row, words in zip(rows, found, strict=True):

@@ -17,7 +17,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from nlptrain import training_arguments
+from nlptrain import forward, training_arguments
 from nlptrain.config.schema import ModelConfig
 from nlptrain.data.encode import encode
 from nlptrain.errors import ConfigError, DivergedError
@@ -134,8 +134,11 @@ def test_the_stock_trainer_multiplies_by_the_accumulation_steps(folder: Path, tm
     assert norms[1] / norms[0] == pytest.approx(4, rel=1e-3)
 
 
-def test_predictions_keep_the_order_of_the_rows_when_training_groups_by_length(folder: Path, tmp_path: Path) -> None:
-    trainer = fine_tuner(folder, tmp_path, train_sampling_strategy="group_by_length", per_device_eval_batch_size=4)
+def test_predictions_keep_the_order_of_the_rows_when_training_groups_by_length(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forward, "BUDGET", 60)
+    trainer = fine_tuner(folder, tmp_path, train_sampling_strategy="group_by_length")
     rows = trainer.train_dataset
     one_by_one = np.concatenate([trainer.logits(rows.select([index])) for index in range(len(rows))])
     np.testing.assert_allclose(trainer.logits(rows), one_by_one, atol=1e-5)

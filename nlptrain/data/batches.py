@@ -20,6 +20,26 @@ Strategy = Literal["random", "sequential", "group_by_length"]
 WINDOWS_PER_BUCKET = 50
 
 
+def token_batches(lengths: Sequence[int] | NDArray[np.int64], budget: int) -> list[NDArray[np.int64]]:
+    """Rows of similar length together, the longest first, for a model that learns nothing from them.
+
+    Args:
+        lengths: tokens of each row.
+        budget: tokens of a batch, padding included; a longer row is a batch of its own.
+
+    Returns:
+        The rows (indices) of every batch.
+    """
+    widths = np.maximum(lengths, 1)
+    order = np.argsort(-widths, kind="stable")
+    batches, start = [], 0
+    while start < len(order):
+        size = max(budget // int(widths[order[start]]), 1)
+        batches.append(order[start : start + size])
+        start += size
+    return batches
+
+
 class RankBatches(Sampler[list[int]]):
     """The micro-batches of one process, in order.
 

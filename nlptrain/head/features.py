@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.utils.data import IterableDataset, Subset
 
 from nlptrain.head.place import HeadPlace
 from nlptrain.models.modes import evaluating, without_autocast
-from nlptrain.refine.reduction import add
+from nlptrain.refine.reduction import add, ranks
 
 Array = NDArray[Any]
 Collate = Callable[[list[dict[str, Any]]], Mapping[str, Tensor]]
@@ -68,7 +68,7 @@ def compute(model: nn.Module, place: HeadPlace, rows: Any, collate: Collate, siz
         collate: makes a batch of rows.
         size: rows of a batch.
     """
-    rank, world = _ranks()
+    rank, world = ranks()
     order = np.arange(len(rows))
     if "length" in (getattr(rows, "column_names", None) or ()):
         order = np.argsort(-np.asarray(rows["length"][:]), kind="stable")
@@ -118,7 +118,7 @@ def fingerprint(model: Any, place: HeadPlace, rows: str, size: int) -> str:
     """
     head = {id(parameter) for parts in place.weights.values() for parameter in parts}
     settings = {key: value for key, value in model.config.to_dict().items() if key not in VOLATILE}
-    facts = [type(model).__name__, settings, place.description, rows, size, _ranks()[1], torch.__version__]
+    facts = [type(model).__name__, settings, place.description, rows, size, ranks()[1], torch.__version__]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
     for name, tensor in model.state_dict(keep_vars=True).items():
         if id(tensor) not in head:
@@ -141,7 +141,3 @@ def _watching(place: HeadPlace) -> Iterator[Callable[[], Array]]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _ranks() -> tuple[int, int]:
-    return (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)

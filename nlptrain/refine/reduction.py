@@ -23,6 +23,11 @@ Ask = Callable[[str, Array], Array]
 _DONE, _FAILED = -1, -2
 
 
+def ranks() -> tuple[int, int]:
+    """Which process this is, from 0, and how many there are."""
+    return (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
+
+
 def add(values: Array) -> Array:
     """The sum of a float64 array over all processes, on all of them; called by all at once."""
     if not distributed.is_initialized():

@@ -95,7 +95,7 @@ def test_what_the_embedding_became_is_undone_before_the_head_is_refined(
     monkeypatch.setattr(refit, "accept", agree)
     assert nlptrain("refine", tmp_path / "run").code == 0
     head = digest(tmp_path)
-    embedding = ("refine.when=[after]", "refine.part=embedding", "refine.l2=0.1")
+    embedding = ("refine.when=[after]", "refine.part=embedding", "refine.l2=0.1", "refine.method=lbfgs")
     done = nlptrain("refine", tmp_path / "run", *embedding, "refine.calibrate=true", "--json")
     assert json.loads(done.out)["refinement"]["after"]["certificate"]["parameters"] == 32 * 33 + 33
     files = ("--data", tmp_path / "test.csv", "--output", tmp_path / "out.csv", "--uncertainty")

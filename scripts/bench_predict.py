@@ -146,7 +146,7 @@ def served(opened: Any, run: Path, recipe: str) -> Callable[[Path], Answers]:
     from nlptrain.run_folder import RunFolder
 
     dtype = torch.bfloat16 if recipe == "pipeline_bf16" else torch.float32
-    serve = pipeline("text-classification", model=str(RunFolder(run).model), device="cpu", dtype=dtype)
+    serve: Any = pipeline("text-classification", model=str(RunFolder(run).model), device="cpu", dtype=dtype)
     (column,), steps, limit = opened.task.text, opened.config.data.clean, opened.max_length
 
     def work(file: Path) -> Answers:
@@ -220,8 +220,8 @@ def joined(texts: list[str]) -> list[str]:
 
 def table(found: dict[str, Any]) -> list[str]:
     """Markdown: a line for each set of texts and recipe."""
-    names = ("texts", "n", "recipe", "texts/s, median", "lowest", "highest", "ratio to the first")
-    names += ("largest difference of a probability", "other label", "peak MB", "repeats")
+    names = ["texts", "n", "recipe", "texts/s, median", "lowest", "highest", "ratio to the first"]
+    names += ["largest difference of a probability", "other label", "peak MB", "repeats"]
     lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for name, result in found.items():
         first = next(iter(result["runs"]))

@@ -1,5 +1,7 @@
 """The command line. Heavy libraries are imported inside the commands, so that ``--help`` is instant."""
 
+import atexit
+import gc
 import json
 import os
 import sys
@@ -174,6 +176,9 @@ def main() -> None:
     """Run the command line; every error of the user's is one message and its exit code."""
     for name in ("HF_HUB_DISABLE_TELEMETRY", "MLFLOW_DISABLE_TELEMETRY"):
         os.environ.setdefault(name, "true")
+    # imports make a million objects that stay, and looking for garbage among them is a third of a start
+    gc.set_threshold(50_000)
+    atexit.register(gc.freeze)
     try:
         app(standalone_mode=False)
     except typer.Exit as stop:

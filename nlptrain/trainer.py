@@ -248,7 +248,9 @@ class FineTuner(ResumableTrainer):
     def _metrics(self, found: EvalPrediction) -> dict[str, float]:
         rows, kind = cast("Dataset", self._scored), OUTPUTS[self.task.kind]
         outputs = kind.by_row(np.asarray(found.predictions), rows)
-        scores = score_logits(self.task, outputs, rows[kind.targets][:], self._names)
+        # in batches: a column of rows in another order is copied row by row
+        targets = [one for batch in rows.select_columns([kind.targets]).iter(10_000) for one in batch[kind.targets]]
+        scores = score_logits(self.task, outputs, targets, self._names)
         defined = {name: value for name, value in scores.values.items() if value is not None}
         return defined | {self.task.primary: selection_value(METRICS[self.task.primary], scores)}
 

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tools import LOCK, TORCH, installed
+from own_environment import LOCK, TORCH, installed
 
 PIP_AUDIT = "pip-audit==2.10.1"
 

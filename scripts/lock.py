@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 
-from tools import LOCK, ROOT, TORCH, installed
+from own_environment import LOCK, ROOT, TORCH, installed
 
 UV = "uv==0.13.9"
 BUILD_OF_TORCH = re.compile(r"(torch|triton|cuda-\S+|nvidia-\S+)==")

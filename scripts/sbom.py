@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from licences import licence
-from tools import LOCK, ROOT, installed
+from own_environment import LOCK, ROOT, installed
 
 CYCLONEDX = "cyclonedx-bom==7.5.0"
 Component = dict[str, Any]

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import pytest
 from audit import judged
-from tools import LOCK, TORCH
+from own_environment import LOCK, TORCH
 
 from nlptrain import pipeline
 from nlptrain.config.load import check, load

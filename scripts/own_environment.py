@@ -1,4 +1,4 @@
-"""Tools for the upkeep of the project, each installed into an environment of its own that is thrown away."""
+"""A tool for the upkeep of the project, installed into an environment of its own that is thrown away."""
 
 import subprocess
 import sys

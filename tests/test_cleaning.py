@@ -244,7 +244,8 @@ def test_a_run_on_cleaned_html_is_the_run_on_plain_text(
 def test_a_program_that_cleans_by_the_model_folder_gets_the_predictions(
     nlptrain: Callable[..., Done], web: Path, tmp_path: Path, architecture: str
 ) -> None:
-    assert nlptrain("train", web, WEB, "training.max_steps=9", f"model.architecture={architecture}").code == 0
+    words = ("training.max_steps=9", "training.bf16=false", f"model.architecture={architecture}")
+    assert nlptrain("train", web, WEB, *words).code == 0
     texts = ["<b>good</b>&nbsp;film", "a bad <br> film", "<p></p>", "good & sad <3"]
     write_csv(tmp_path / "new.csv", [(text,) for text in texts], ("text",))
     assert (

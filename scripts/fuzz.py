@@ -108,10 +108,12 @@ def attempt(folder: Path, draw: random.Random) -> str:
     """One damaged input; "read" or the code of the refusal."""
     task = TaskSpec("own", "classification", ("text",), labels=draw.choice([None, ("neg", "pos")]))
     try:
-        if draw.random() < 0.5:
+        what = draw.choice(["file", "file", "configuration", "setting"])
+        if what == "configuration":
             path = folder / "config.yaml"
             path.write_bytes(damaged(CONFIG.encode(), draw))
             load(path)
+        elif what == "setting":
             override(damaged(b"training.seed=3", draw).decode(errors="ignore"))
         else:
             name, content = draw.choice(list(files(folder).items()))

@@ -46,7 +46,7 @@ def test_a_fault_leaves_nothing_behind(folder: Path) -> None:
 
 
 def test_neither_texts_nor_tokens_are_held_in_memory(tmp_path: Path, folder: Path) -> None:
-    words = "good film " * 9 + "x" * 2000
+    words = "good film " * 9 + "x" * 700
     path = write_csv(tmp_path / "train.csv", [(f"{row} {words}", ("neg", "pos")[row % 2]) for row in range(2500)])
     before = pa.total_allocated_bytes()
     tracemalloc.start()

@@ -54,22 +54,25 @@ def remove(checkpoint: Path) -> None:
 
 
 def seal(checkpoint: Path, facts: Mapping[str, Any]) -> None:
-    """Write the manifest: `facts`, and of every file its size and sha256."""
+    """Write the manifest: `facts`, of every file its size and sha256, and the sha256 of all this."""
     paths = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != MANIFEST)
     files = {path.relative_to(checkpoint).as_posix(): _digest(path) for path in paths}
-    write_json(checkpoint / MANIFEST, {"schema_version": 1, **facts, "files": files})
+    content = {"schema_version": 1, **facts, "files": files}
+    write_json(checkpoint / MANIFEST, {**content, "sha256": _sum(content)})
 
 
 def facts(checkpoint: Path) -> dict[str, Any]:
     """What `seal` was told.
 
     Raises:
-        ModelError: there is no readable manifest.
+        ModelError: there is no readable manifest, or it is not as it was written.
     """
     path = checkpoint / MANIFEST
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return dict(found) | {"files": dict(found["files"])}
+        found = dict(json.loads(path.read_text(encoding="utf-8")))
+        if found.pop("sha256") != _sum(found):
+            raise ModelError("CHECKPOINT", f"{path} is damaged: it is not as it was written")
+        return found
     except FileNotFoundError:
         raise ModelError("CHECKPOINT", f"{checkpoint} is incomplete: it has no {MANIFEST}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -140,6 +143,10 @@ def steps(parent: Path) -> list[Path]:
     found = [path for path in parent.glob(f"{_PREFIX}*") if path.is_dir() and not path.is_symlink()]
     numbered = [path for path in found if path.name.removeprefix(_PREFIX).isdecimal()]
     return sorted(numbered, key=lambda path: int(path.name.removeprefix(_PREFIX)))
+
+
+def _sum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _digest(path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # Tiny models gain nothing from a second thread, and lose much where another process wants the core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import gc
 import random
 import sys
 from collections.abc import Callable
@@ -45,6 +46,8 @@ def nlptrain(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 
     def call(*words: object) -> Done:
         monkeypatch.setattr(sys, "argv", ["nlptrain", *map(str, words)])
+        # the command is seldom asked for garbage, which is its process's affair and not that of the tests after it
+        monkeypatch.setattr(gc, "set_threshold", lambda *_: None)
         code = 0
         try:
             cli.main()

@@ -117,8 +117,9 @@ def test_every_file_of_a_checkpoint_is_watched(whole: Path, tmp_path: Path) -> N
     for path in sorted(checkpoint.iterdir()):
         content = path.read_bytes()
         middle = len(content) // 2
-        flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
-        for broken in (flipped, content[:-2], content[:middle], b"", None):
+        places = range(len(content)) if path.name == checkpoints.MANIFEST else (middle,)
+        flips = (content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :] for at in places)
+        for broken in (*flips, content[:-2], content[:middle], b"", None):
             path.unlink() if broken is None else path.write_bytes(broken)
             with pytest.raises(ModelError):
                 checkpoints.verify(checkpoint)

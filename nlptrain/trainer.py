@@ -13,6 +13,7 @@ What is done to its checkpoints is in `nlptrain.resumption`.
 """
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import cached_property
 from typing import Any, cast
 
@@ -21,7 +22,6 @@ import torch
 from datasets import Dataset, concatenate_datasets
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.utils import clip_grads_with_norm_
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import (
     EvalPrediction,
@@ -41,7 +41,7 @@ from nlptrain.callbacks.non_finite_guard import NonFiniteGuard
 from nlptrain.config.parts import OptimConfig
 from nlptrain.data.batches import RankBatches, Strategy
 from nlptrain.data.fingerprint import fingerprint
-from nlptrain.fast import keep_memory, speed_up
+from nlptrain.fast import keep_memory, kept_words, speed_up
 from nlptrain.metrics.registry import METRICS
 from nlptrain.metrics.scores import selection_value
 from nlptrain.models.loss import Loss, counted, usual
@@ -228,10 +228,16 @@ class FineTuner(ResumableTrainer):
     def _clip_grad_norm(self, model: Any) -> Any:
         if not self._guard.told:
             return super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
-        norms = {n: torch.linalg.vector_norm(p.grad) for n, p in model.named_parameters() if p.grad is not None}
-        self._guard.tell(norms)
-        total = torch.linalg.vector_norm(torch.stack(list(norms.values())))
-        clip_grads_with_norm_(model.parameters(), float(self.args.max_grad_norm), total)
+        gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        words = kept_words(model)
+        with words.shortened(gradients) if words else nullcontext(gradients) as shortened:
+            norms = {name: torch.linalg.vector_norm(gradient) for name, gradient in shortened.items()}
+            self._guard.tell(norms)
+            total = torch.linalg.vector_norm(torch.stack(list(norms.values())))
+            factor = float(self.args.max_grad_norm) / (total + 1e-6)
+            if factor < 1:
+                for gradient in shortened.values():
+                    gradient.mul_(factor)
         return total
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor:

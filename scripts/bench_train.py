@@ -149,7 +149,8 @@ def watched(trainer: Any, score: str | None = None) -> tuple[list[float], list[t
 
         def on_evaluate(self, *_: Any, **found: Any) -> None:
             metrics = found["metrics"]
-            evaluations.append((time.perf_counter() - ends[0], metrics[str(score)], metrics["eval_runtime"]))
+            if score:
+                evaluations.append((time.perf_counter() - ends[0], metrics[score], metrics["eval_runtime"]))
 
     trainer.add_callback(Watch())
     trainer.train()

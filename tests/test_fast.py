@@ -19,6 +19,7 @@ from transformers import (
 from nlptrain.fast import speed_up
 from nlptrain.fast.attention import attention
 from nlptrain.fast.dropout import Mask, dropout, dropout_add
+from nlptrain.fast.feed_forward import feed_forward
 from nlptrain.fast.words import WordLookup
 from tests.tiny import tiny_model_dir, tiny_tokenizer
 
@@ -85,6 +86,42 @@ def test_gradient_of_words_is_the_stock_one_step_after_step() -> None:
         for found in (stock(ids), lookup(ids)):
             found.square().sum().backward()
         assert torch.equal(fast.weight.grad, stock.weight.grad)  # type: ignore[arg-type]
+
+
+def test_what_is_done_to_the_shortened_table_is_done_to_the_whole() -> None:
+    torch.manual_seed(0)
+    lookup = WordLookup(nn.Embedding(20, 4, padding_idx=0))
+    for ids in (torch.tensor([[1, 2, 2, 0]]), torch.tensor([[5, 2, 0, 0]])):
+        lookup(ids).square().sum().backward()
+    table = lookup.embedding.weight.grad
+    assert table is not None
+    whole = table.clone()
+    with lookup.shortened({"words": table, "other": whole}) as shortened:
+        assert shortened["other"] is whole
+        assert len(shortened["words"]) == 4
+        torch.testing.assert_close(shortened["words"].norm(), whole.norm())
+        shortened["words"].mul_(0.5)
+    assert torch.equal(table, whole / 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_feed_forward_is_two_layers_and_the_exact_gelu(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    first, second = nn.Linear(6, 24, dtype=torch.float64), nn.Linear(24, 6, dtype=torch.float64)
+    states = torch.randn(2, 5, 6, dtype=dtype, requires_grad=True)
+    tensors = [states, *first.parameters(), *second.parameters()]
+    weights = torch.randn(2, 5, 6, dtype=dtype)
+    expected = second(functional.gelu(first(states.double())))
+    found = feed_forward(states, first, second)
+    tolerance = {"atol": 1e-12, "rtol": 1e-12} if dtype == torch.float64 else {"atol": 0.1, "rtol": 0.03}
+    torch.testing.assert_close(found.double(), expected, **tolerance)
+    for one, other in zip(
+        torch.autograd.grad(found, tensors, weights),
+        torch.autograd.grad(expected, tensors, weights.double()),
+        strict=True,
+    ):
+        assert one.dtype == other.dtype
+        torch.testing.assert_close(one, other, **tolerance)
 
 
 @pytest.mark.parametrize("query_rows", [1, 6])

@@ -1,6 +1,6 @@
 """A faster way through a BERT encoder on a CPU: the same weights, the same mathematics, fewer passes over memory."""
 
 from nlptrain.fast.allocator import keep_memory
-from nlptrain.fast.encoder import speed_up
+from nlptrain.fast.encoder import kept_words, speed_up
 
-__all__ = ["keep_memory", "speed_up"]
+__all__ = ["keep_memory", "kept_words", "speed_up"]

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from nlptrain.fast.dropout import Mask
 
@@ -21,14 +22,15 @@ class _Attention(torch.autograd.Function):
             scores.view(len(bias), -1, *scores.shape[1:]).add_(bias[:, None, None])
         shares = torch.softmax(scores, -1).to(query.dtype)
         ctx.mask = Mask(shares, p) if p else None
-        dropped = ctx.mask(shares) if p else shares
-        ctx.save_for_backward(query, key, value, shares, dropped)
-        return torch.bmm(dropped, value)
+        ctx.save_for_backward(query, key, value, shares)
+        return torch.bmm(ctx.mask(shares) if ctx.mask else shares, value)
 
     @staticmethod
+    @once_differentiable  # what is kept is not connected to the parameters
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        query, key, value, shares, dropped = ctx.saved_tensors
+        query, key, value, shares = ctx.saved_tensors
         gradient = gradients[0]
+        dropped = ctx.mask(shares) if ctx.mask else shares  # again, rather than kept: memory costs more than this
         of_value = torch.bmm(dropped.transpose(1, 2), gradient)
         of_shares = torch.bmm(gradient, value.transpose(1, 2))
         if ctx.mask:

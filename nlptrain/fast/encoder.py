@@ -6,20 +6,22 @@ What differs from the library's pass, and why the result does not:
 * query, key and value are one product;
 * where only the first token's state is used, the last layer computes keys and values of all tokens and the rest of that
   one: nothing else of it is ever read;
-* dropout and attention as in their modules.
+* dropout, attention and the feed-forward part as in their modules.
 """
 
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from transformers import BertForSequenceClassification, BertModel, PreTrainedModel
+from transformers.activations import GELUActivation
 from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions
 
 from nlptrain.fast.attention import attention
 from nlptrain.fast.dropout import dropout, dropout_add
+from nlptrain.fast.feed_forward import feed_forward
 from nlptrain.fast.linear import linear
 from nlptrain.fast.words import WordLookup
 
@@ -36,7 +38,7 @@ def speed_up(model: PreTrainedModel, *, own_gradient: bool = False) -> bool:
         model: a model with a BERT encoder, or one itself. Only the first token's state is computed to the end where the
             model reads no other: `BertForSequenceClassification`, and what says so by ``reads_first_only``.
         own_gradient: whether the word embeddings' gradient may be `WordLookup`'s, which is faster; not with distributed
-            training, nor with an optimizer or a callback that adds to gradients in place.
+            training, nor with an optimizer or a callback that adds to gradients in place. `kept_words` gives it.
     """
     encoder = model.base_model
     if type(encoder) is not BertModel or encoder.config.is_decoder or encoder.device.type != "cpu":
@@ -45,9 +47,16 @@ def speed_up(model: PreTrainedModel, *, own_gradient: bool = False) -> bool:
         return True  # it has been done
     first_only = getattr(model, "reads_first_only", type(model) is BertForSequenceClassification)
     words = encoder.embeddings.word_embeddings
-    lookup = WordLookup(words) if own_gradient else words
-    encoder.forward = partial(_forward, encoder, encoder.forward, lookup, first_only)
+    kept = WordLookup(words) if own_gradient else None
+    vars(encoder).update(
+        kept_words=kept, forward=partial(_forward, encoder, encoder.forward, kept or words, first_only)
+    )
     return True
+
+
+def kept_words(model: PreTrainedModel) -> WordLookup | None:
+    """The lookup of word embeddings whose gradient is a kept table, where `speed_up` has put one in."""
+    return getattr(model.base_model, "kept_words", None)
 
 
 def _hooked(encoder: BertModel) -> bool:
@@ -109,9 +118,9 @@ def _layers(encoder: BertModel, states: Tensor, bias: Tensor | None, *, first_on
         only = first_only and number == len(layers)
         mixed = _attend(layer.attention.self, states, bias, drop_shares, first_only=only)
         states = states[:, :1] if only else states
-        states = _add_norm(layer.attention.output, mixed, states, drop)
-        inner = layer.intermediate.intermediate_act_fn(linear(states, layer.intermediate.dense))
-        states = _add_norm(layer.output, inner, states, drop)
+        mixed = linear(mixed, layer.attention.output.dense)
+        states = _add_norm(layer.attention.output.LayerNorm, mixed, states, drop)
+        states = _add_norm(layer.output.LayerNorm, _transform(layer, states), states, drop)
     return states
 
 
@@ -134,7 +143,13 @@ def _split(states: Tensor, parts: int, heads: int, size: int) -> Tensor:
     return parted.reshape(parts, rows * heads, length, size)
 
 
-def _add_norm(part: Any, states: Tensor, residual: Tensor, drop: float) -> Tensor:
-    norm = part.LayerNorm
-    joined = dropout_add(linear(states, part.dense), residual, drop)
+def _transform(layer: Any, states: Tensor) -> Tensor:
+    first, activation, second = layer.intermediate.dense, layer.intermediate.intermediate_act_fn, layer.output.dense
+    if type(activation) is GELUActivation and activation.act is functional.gelu:
+        return feed_forward(states, first, second)
+    return linear(activation(linear(states, first)), second)
+
+
+def _add_norm(norm: nn.LayerNorm, states: Tensor, residual: Tensor, drop: float) -> Tensor:
+    joined = dropout_add(states, residual, drop)
     return functional.layer_norm(joined, norm.normalized_shape, norm.weight, norm.bias, norm.eps)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 class _Linear(torch.autograd.Function):
@@ -21,6 +22,7 @@ class _Linear(torch.autograd.Function):
         return torch.addmm(bias, flat, joint.t()).view(*states.shape[:-1], -1)
 
     @staticmethod
+    @once_differentiable  # what is kept is not connected to the parameters
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         flat, joint = ctx.saved_tensors
         gradient = gradients[0].reshape(-1, len(joint))
@@ -28,11 +30,15 @@ class _Linear(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             found[0] = (gradient @ joint).view(*gradients[0].shape[:-1], -1)
         if any(ctx.needs_input_grad[1:]):
-            of_weights = (gradient.t() @ flat).to(ctx.wanted)
-            of_biases = gradient.sum(0).to(ctx.wanted)
+            of_weights, of_biases = of_layer(gradient, flat, ctx.wanted)
             found[1::2] = torch.split(of_weights, ctx.widths)
             found[2::2] = torch.split(of_biases, ctx.widths)
         return tuple(found)
+
+
+def of_layer(gradient: Tensor, states: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The gradients of a layer's weight (O, I) and bias (O,), of those of its outputs (n, O) and its inputs (n, I)."""
+    return (gradient.t() @ states).to(dtype), gradient.sum(0).to(dtype)
 
 
 def linear(states: Tensor, *layers: nn.Linear) -> Tensor:

@@ -12,17 +12,21 @@ from typing import Annotated, Any
 import typer
 
 from nlptrain import cli_evidence, cli_refine
+from nlptrain.backends import Backend
 from nlptrain.command import ConfigFile, Debug, Json, Overrides
 from nlptrain.command import command as _command
 from nlptrain.command import fail as _fail
 from nlptrain.errors import ConfigError
-from nlptrain.score_lines import refinement_lines, score_lines
+from nlptrain.score_lines import cost_lines, refinement_lines, score_lines
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 Data = Annotated[
     str, typer.Option("--data", metavar="FILE", help="CSV, TSV, JSONL or Parquet file, or a Hub data set.")
 ]
 Output = Annotated[Path, typer.Option("--output", metavar="FILE", help="A .csv or .jsonl file to write.")]
+By = Annotated[
+    Backend, typer.Option("--backend", help="What computes: torch, or onnx_int8, faster on CPUs and less exact.")
+]
 Drawing = Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Also draw it to an .svg file.")]
 Resume = Annotated[
     bool,
@@ -100,13 +104,13 @@ def schedule(
 
 
 @app.command()
-def evaluate(run: Run, data: Data, as_json: Json = False, debug: Debug = False) -> None:
+def evaluate(run: Run, data: Data, backend: By = "torch", as_json: Json = False, debug: Debug = False) -> None:
     """Score a finished run on a labelled file."""
 
     def work() -> Mapping[str, Any]:
         from nlptrain.evaluate import evaluate
 
-        return evaluate(_open(run), data)
+        return evaluate(_open(run, backend), data)
 
     _command(work, _show_scores, as_json=as_json, debug=debug)
 
@@ -117,6 +121,7 @@ def predict(
     data: Data,
     output: Output,
     uncertainty: Uncertain = False,
+    backend: By = "torch",
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -126,7 +131,9 @@ def predict(
         from nlptrain.predict import predict
 
         if not uncertainty:
-            return predict(_open(run), data, output)
+            return predict(_open(run, backend), data, output)
+        if backend != "torch":
+            raise ConfigError("BACKEND", f"--uncertainty: is of the exact model, found --backend {backend}; use torch")
         from nlptrain import processes
         from nlptrain.uncertainty import predict_with_uncertainty
 
@@ -205,13 +212,13 @@ def _checkpoint(words: list[str]) -> tuple[list[str], str | None]:
     return [word for word in words if word not in paths], paths[0] if paths else None
 
 
-def _open(run: Path) -> Any:
+def _open(run: Path, backend: Backend) -> Any:
     from nlptrain import processes
     from nlptrain.inference import open_run
     from nlptrain.run_folder import RunFolder
 
     processes.start()
-    return open_run(RunFolder(run))
+    return open_run(RunFolder(run), backend)
 
 
 def _show_run(result: Mapping[str, Any]) -> list[str]:
@@ -230,7 +237,7 @@ def _show_scores(result: Mapping[str, Any]) -> list[str]:
     notes = [f"{name}: undefined, {reason}" for name, reason in result["undefined"].items()]
     notes += [f"collapsed: {result['collapsed']}"] if result["collapsed"] else []
     scores = score_lines(result["metrics"], result["intervals"], {})
-    return [*result["notes"], f"n = {result['rows']}", *scores, *notes]
+    return [*result["notes"], f"n = {result['rows']}", *scores, *notes, *cost_lines(result)]
 
 
 def _show_schedule(facts: Mapping[str, Any]) -> list[str]:

@@ -48,7 +48,8 @@ def predict(opened: OpenRun, source: str, output: Path, more: More | None = None
     else:
         deque(records, maxlen=0)
     processes.wait_for_all()
-    return {"task": opened.task.name, "source": source, "rows": sum(sizes), "output": str(output), "notes": notes[0]}
+    done = {"task": opened.task.name, "backend": opened.backend, "source": source, "rows": sum(sizes)}
+    return done | {"output": str(output), "notes": notes[0]}
 
 
 def _chunks(opened: OpenRun, source: str) -> Iterator[tuple[Dataset, list[str]]]:

@@ -28,6 +28,21 @@ def score_lines(
         yield f"  {name:<21} {shown(value):<10} {between:<18} {others}".rstrip()
 
 
+def cost_lines(result: Mapping[str, Any]) -> Iterator[str]:
+    """What a faster backend changed, see `nlptrain.fast.int8.cost`; nothing of torch itself.
+
+    Args:
+        result: of `nlptrain.evaluate`: ``backend``, and ``cost`` where there is one.
+    """
+    cost = result.get("cost", {})
+    if "labels_changed" in cost:
+        changed, most = cost["labels_changed"], cost["largest_probability_difference"]
+        yield f"{result['backend']} beside torch: {changed:.2%} of labels differ, probabilities by at most {most:.2g}"
+    elif cost:
+        most, mean = cost["largest_difference"], cost["mean_difference"]
+        yield f"{result['backend']} beside torch: scores differ by at most {most:.2g}, {mean:.2g} on average"
+
+
 def refinement_lines(record: Mapping[str, Any], metrics: Mapping[str, Mapping[str, float | None]]) -> Iterator[str]:
     """What became of the head, see `nlptrain.refinement`.
 

@@ -10,6 +10,7 @@ all-MiniLM-L6-v2 with a classification layer that nobody has trained, and room f
 * pipeline: the library's, over a data set with batch_size=32 as its documentation has it, in float32
 * pipeline_bf16: the same with weights in bfloat16; only where the hardware multiplies in it, unless it is asked for
 * ours: `nlptrain predict`, from a file to a file
+* int8: the same with `--backend onnx_int8`; left out, with the reason, where the extra `onnx` is not installed
 
 The texts are `sst2`, SST-2's test split, and `long`, rows of its training split joined to 128 to 256 tokens.
 """
@@ -30,7 +31,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-RECIPES = ("pipeline", "pipeline_bf16", "ours")
+RECIPES = ("pipeline", "pipeline_bf16", "ours", "int8")
 TEXTS = ("sst2", "long")
 BATCH = 32
 WARM = 16
@@ -62,10 +63,27 @@ def main() -> None:
 
 
 def usual_recipes() -> list[str]:
-    """All that this hardware has."""
+    """All that this hardware and this installation have."""
     from nlptrain.training_arguments import has_bf16
 
-    return [name for name in RECIPES if name != "pipeline_bf16" or has_bf16(cpu=True)]
+    missing = {} if has_bf16(cpu=True) else {"pipeline_bf16": "this hardware does not multiply in bfloat16"}
+    if reason := without_int8():
+        missing["int8"] = reason
+    for recipe, why in missing.items():
+        print(f"left out: {recipe}: {why}", file=sys.stderr)
+    return [name for name in RECIPES if name not in missing]
+
+
+def without_int8() -> str:
+    """Why the 8-bit path cannot be measured; nothing where it can."""
+    from nlptrain.errors import ConfigError
+    from nlptrain.fast import int8
+
+    try:
+        int8.check("classification")
+    except ConfigError as error:
+        return str(error)
+    return ""
 
 
 def compare(name: str, run: Path, file: Path, words: argparse.Namespace) -> dict[str, Any]:
@@ -104,10 +122,10 @@ def one(recipe: str, run: Path, file: Path) -> dict[str, Any]:
     from nlptrain.inference import open_run
     from nlptrain.run_folder import RunFolder
 
-    opened = open_run(RunFolder(run))
+    opened = open_run(RunFolder(run), "onnx_int8" if recipe == "int8" else "torch")
     few = file.with_name("few.jsonl")
     few.write_text("".join(file.read_text("utf-8").splitlines(keepends=True)[:WARM]), "utf-8")
-    work = (ours if recipe == "ours" else served)(opened, run, recipe)
+    work = (ours if recipe in ("ours", "int8") else served)(opened, run, recipe)
     work(few)
     started = time.perf_counter()
     found = work(file)
@@ -121,7 +139,7 @@ Answers = Callable[[], list[dict[str, float]]]
 
 
 def ours(opened: Any, *_: Any) -> Callable[[Path], Answers]:
-    """`nlptrain predict`."""
+    """`nlptrain predict` by the backend of the opened run."""
     from nlptrain.predict import predict
 
     def work(file: Path) -> Answers:

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "nlptrain"
 LAYERS = [
     {"errors", "tasks", "metrics", "results", "run_folder", "registration", "schedules", "schedule_plot"}
-    | {"checkpoints", "run_status", "interruption", "predictions", "scoring", "score_lines", "comparison"},
+    | {"backends", "checkpoints", "run_status", "interruption", "predictions", "scoring", "score_lines", "comparison"},
     {"config"},
     {"data"},
     {"models", "optim", "outputs", "refine", "fast"},

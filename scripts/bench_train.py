@@ -283,7 +283,7 @@ def floor_ms(trainer: Any) -> float:
     import torch
 
     tokens = round(32 * float(np.mean(trainer.train_dataset["length"][:])))
-    config = trainer.model.config.get_text_config()
+    config = trainer.model.base_model.config
     dtype = torch.bfloat16 if trainer.args.bf16 else torch.float32
     width, inner, device = config.hidden_size, config.intermediate_size, trainer.model.device
     shapes = [(width, width)] * 4 + [(width, inner), (inner, width)]

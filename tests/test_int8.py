@@ -28,7 +28,7 @@ from tests.tiny import WORDS, Family, built, tiny_model_dir
 for package in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(package, reason=f"needs {package}: pip install nlptrain[onnx]")
 INT8 = ("--backend", "onnx_int8")
-MODELS = [("stock", "sst2"), ("stock", "stsb"), ("cross_encoder", "stsb")]
+MODELS = [("stock", "sst2", "bert"), ("stock", "stsb", "distilbert"), ("cross_encoder", "stsb", "roberta")]
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +78,8 @@ def predicted(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("family", ["bert", "distilbert", "roberta"])
-@pytest.mark.parametrize(("architecture", "task"), MODELS)
+@pytest.mark.slow
+@pytest.mark.parametrize(("architecture", "task", "family"), MODELS)
 def test_the_exported_graph_is_the_model(tmp_path: Path, family: Family, architecture: str, task: str) -> None:
     model, _, names = model_and_names(tmp_path / "tiny", family, architecture, task)
     int8.export(model, names, tmp_path / "graph.onnx")
@@ -119,6 +119,7 @@ def test_rows_in_are_rows_out_with_probabilities_near_those_of_torch(
     assert list(left.glob("nlptrain-*")) == []
 
 
+@pytest.mark.slow
 def test_evaluate_shows_what_it_costs_on_the_same_rows(
     nlptrain: Callable[..., Done], run: Path, tmp_path: Path
 ) -> None:
@@ -146,6 +147,7 @@ def test_cost_of_classes_is_of_labels_and_probabilities_and_that_of_scores_in_th
     assert list(cost_lines({"backend": "torch"})) == []
 
 
+@pytest.mark.slow
 def test_torch_answers_bit_for_bit_what_it_did(nlptrain: Callable[..., Done], run: Path, tmp_path: Path) -> None:
     data = write_csv(tmp_path / "rows.csv", list(sentences(60, 1)))
     for number, words in enumerate(((), ("--backend", "torch"))):

@@ -26,6 +26,9 @@ Reported = Annotated[
 ReportFolder = Annotated[
     Path | None, typer.Option("--output", metavar="DIR", help="Where to write; left out: the run folder of one run.")
 ]
+Speed = Annotated[
+    Path | None, typer.Option("--speed", metavar="FILE", help="Also show what a benchmark script printed with --json.")
+]
 GluePaths = Annotated[list[Path], typer.Argument(metavar="RUNS...", help="Run folders, or folders of them.")]
 Submission = Annotated[
     Path | None, typer.Option("--submission", metavar="FILE", help="Also write the benchmark's .zip; needs the models.")
@@ -83,13 +86,15 @@ def compare(runs: RunPaths, split: Split = None, as_json: Json = False, debug: D
 
 
 @app.command()
-def report(runs: Reported, output: ReportFolder = None, as_json: Json = False, debug: Debug = False) -> None:
+def report(
+    runs: Reported, output: ReportFolder = None, speed: Speed = None, as_json: Json = False, debug: Debug = False
+) -> None:
     """Write what is known of a run as one HTML page, a Markdown summary and a model card; of several, a comparison."""
 
     def work() -> Mapping[str, Any]:
         from nlptrain.report.write import report
 
-        return report(runs, output)
+        return report(runs, output, speed)
 
     command(work, _show_report, as_json=as_json, debug=debug)
 

@@ -389,3 +389,27 @@ def test_the_command_that_repeats_a_run_gives_its_scores(
     assert first["metrics"] == again["metrics"]
     assert 0 <= first["training"]["padding_share"] < 1
     assert "Not shown" not in (tmp_path / "run" / "report.html").read_text("utf-8")
+
+
+def test_a_benchmark_s_record_is_shown_beside_the_first_recipe(tmp_path: Path) -> None:
+    record = tmp_path / "speed.json"
+    rates = {"stock": [100.0, 120.0, 110.0], "<b>ours": [165.0, 150.0, 170.0]}
+    runs = {recipe: [{"texts_per_second": rate, "step_ms": 1} for rate in found] for recipe, found in rates.items()}
+    record.write_text(json.dumps({"sst2": {"runs": runs, "ratio": 1.5}}))
+    made = report([classification(tmp_path / "run")], measured=record)
+    shown = " ".join(Strict(Path(made["html"]).read_text()).shown)
+    assert re.search(r"stock\s+110\s+100 to 120\s+3\s+1\.00\s+<b>ours\s+165\s+150 to 170\s+3\s+1\.50", shown)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}x", '{"sst2": {"ratio": 1}}', '{"sst2": {"runs": {"a": []}}}', None])
+def test_what_is_no_benchmark_s_record_is_refused(
+    nlptrain: Callable[..., Done], tmp_path: Path, text: str | None
+) -> None:
+    record = tmp_path / "speed.json"
+    if text is not None:
+        record.write_text(text)
+    run = classification(tmp_path / "run")
+    done = nlptrain("report", run, "--speed", record)
+    assert (done.code, done.out) == (2, "")
+    assert f"error[E_SPEED]: --speed: {record}" in done.err
+    assert not (run / "report.html").exists()

@@ -1,11 +1,12 @@
 """The stage of `nlptrain report`: read runs, make their page, and write it in its forms."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nlptrain.errors import ConfigError
-from nlptrain.report import run_page, several
+from nlptrain.report import run_page, several, speed
 from nlptrain.report.blocks import Page
 from nlptrain.report.card import MARK, card
 from nlptrain.report.facts import RunFacts
@@ -15,12 +16,13 @@ from nlptrain.results import write_text
 from nlptrain.run_folder import RunFolder
 
 
-def report(paths: Sequence[Path], output: Path | None = None) -> dict[str, Any]:
+def report(paths: Sequence[Path], output: Path | None = None, measured: Path | None = None) -> dict[str, Any]:
     """Write report.html and report.md, and of a single run its model card.
 
     Args:
         paths: run folders, or folders of one run per seed.
         output: a folder for all of it; None: the run folder, with the card in its model folder as README.md.
+        measured: a benchmark's record to show beside the rest, see `nlptrain.report.speed`; None: nothing of speed.
 
     Returns:
         JSON-ready: ``html``, ``markdown`` and ``card`` (paths; None: no card), ``answer``, and ``missing``: what the
@@ -28,7 +30,7 @@ def report(paths: Sequence[Path], output: Path | None = None) -> dict[str, Any]:
 
     Raises:
         ModelError: not a finished run, or runs of different tasks.
-        ConfigError: several runs without an output, or one that is no folder or cannot be made.
+        ConfigError: several runs without an output, one that is no folder or cannot be made, or no such record.
         ResourceError: the file system refused; what was there is unchanged.
     """
     if output is not None and output.exists() and not output.is_dir():
@@ -38,6 +40,7 @@ def report(paths: Sequence[Path], output: Path | None = None) -> dict[str, Any]:
         raise ConfigError("USAGE", "a report of several runs belongs to none of them: give --output DIR")
     facts = RunFacts.read(paths[0]) if single else None
     page = run_page.page(facts) if facts else several.page(paths)
+    page = replace(page, sections=[*page.sections, speed.section(measured)]) if measured else page
     folder = output or paths[0]
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ import pytest
 from nlptrain.config.grid import load_grid
 from nlptrain.errors import ConfigError
 from nlptrain.grid.run import shard
+from nlptrain.grid.table import markdown
 from tests.command_line import Done, sentences, write_csv
 from tests.tiny import tiny_model_dir
 
@@ -254,3 +255,32 @@ def test_a_cell_is_bit_by_bit_the_run_of_train_although_others_ran_before_it_in_
 @pytest.mark.parametrize("path", sorted(Path("configs/grids").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_grid_is_valid(path: Path) -> None:
     assert load_grid(path).cells
+
+
+def test_the_overview_has_the_last_split_of_every_task_and_the_median_of_times() -> None:
+    def row(task: str, split: str, variant: str, value: float | None, time: float) -> dict[str, Any]:
+        found = {"value": value, "low": -1.0, "high": 1.0, "better": None}
+        scores = {"mean": 0.5, "sd": None, "median": 0.5, "difference": None if value is None else found}
+        speed = {"time_ratio": time, "texts_per_second": 1.0, "tokens_per_second": 1.0, "collapsed": {}}
+        return {
+            "task": task,
+            "split": split,
+            "variant": variant,
+            "metric": "accuracy",
+            "n": 9,
+            "seeds": [1],
+            **scores,
+            **speed,
+        }
+
+    rows = [row("a", "validation", "odd", 0.25, 2.0), row("a", "test", "plain", None, 1.0)]
+    rows += [row("a", "test", "odd", 0.125, 2.0), row("b", "validation", "plain", None, 1.0)]
+    rows += [row("b", "validation", "odd", -0.5, 4.0), row("b", "validation", "alone", 0.0, 1.5)]
+    lines = markdown({"rows": rows, "method": "so", "notes": [], "missing": {}})
+    assert lines[lines.index("so") - 6 : lines.index("so") - 1] == [
+        "| variant | a, test accuracy | b, validation accuracy | time |",
+        "|---|---|---|---|",
+        "| plain | mean 0.5000 | mean 0.5000 | 1.00 |",
+        "| odd | +0.1250 [-1.0000, +1.0000] | -0.5000 [-1.0000, +1.0000] | 3.00 |",
+        "| alone |  | +0.0000 [-1.0000, +1.0000] | 1.50 |",
+    ]

@@ -154,7 +154,7 @@ def write(folder: Path, found: dict[str, Any]) -> None:
 
 
 def markdown(found: dict[str, Any]) -> list[str]:
-    """The tables as lines of Markdown, one for every task and split."""
+    """The tables as lines of Markdown, one for every task and split, and of several tasks one over all."""
     lines: list[str] = []
     for task, split in dict.fromkeys((row["task"], row["split"]) for row in found["rows"]):
         rows = [row for row in found["rows"] if (row["task"], row["split"]) == (task, split)]
@@ -162,9 +162,33 @@ def markdown(found: dict[str, Any]) -> list[str]:
         lines += [f"{task}, {split}, n = {rows[0]['n']}, {rows[0]['metric']} ({direction} is better)", ""]
         lines += ["| variant | seeds | mean | sd | median | difference | time | texts/s | tokens/s | collapsed |"]
         lines += ["|---|---|---|---|---|---|---|---|---|---|", *map(_line, rows), ""]
+    lines += _overview(found["rows"])
     lines.append(found["method"])
     lines += ["", *found["notes"]] if found["notes"] else []
     return lines + (["", *(f"{n}: {why}" for n, why in found["missing"].items())] if found["missing"] else [])
+
+
+def _overview(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """A line for every variant: its difference on the last split of every task, and the median of its times."""
+    splits = {row["task"]: row["split"] for row in rows}
+    if len(splits) < 2:
+        return []
+    chosen = {(row["variant"], row["task"]): row for row in rows if splits[row["task"]] == row["split"]}
+    metrics = {task: row["metric"] for (_, task), row in chosen.items()}
+    heads = [f"{task}, {split} {metrics[task]}" for task, split in splits.items()]
+    lines = [f"| {' | '.join(['variant', *heads, 'time'])} |", "|---" * (len(heads) + 2) + "|"]
+    for variant in dict.fromkeys(variant for variant, _ in chosen):
+        found = [chosen.get((variant, task)) for task in splits]
+        times = [row["time_ratio"] for row in found if row and row["time_ratio"] is not None]
+        cells = [_overview_cell(row) for row in found]
+        lines.append(f"| {' | '.join([variant, *cells, shown(median(times), 2) if times else ''])} |")
+    return [*lines, ""]
+
+
+def _overview_cell(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    return _shown_difference(row["difference"]) if row["difference"] else f"mean {shown(row['mean'])}"
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -160,3 +160,20 @@ def test_labels_are_checked_by_name_and_both_maps_are_shown(tmp_path: Path) -> N
     assert "{0: 'not_equivalent', 1: 'equivalent'}" in str(caught.value)
     with pytest.raises(ModelError, match="the task has a regression"):
         check_labels(model, None)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    ("architecture", "head"), [("cross_encoder", None), ("bi_encoder", {"hidden": [8], "skip": True})]
+)
+def test_a_model_of_ours_answers_with_weights_in_half_precision(
+    tmp_path: Path, architecture: str, head: dict[str, Any] | None, dtype: torch.dtype
+) -> None:
+    model, _ = built(tiny_model_dir(tmp_path / "tiny"), "stsb", architecture=architecture, head=head)
+    model.eval().save_pretrained(tmp_path / "model")
+    half = NlpTrainForSequenceClassification.from_pretrained(tmp_path / "model", dtype=dtype).eval()
+    assert {p.dtype for p in half.head.parameters()} == {torch.float32}
+    assert half.encoder.embeddings.word_embeddings.weight.dtype == dtype
+    batch = {"input_ids": torch.tensor([[2, 9, 11, 3, 40, 3]]), "attention_mask": torch.ones(1, 6, dtype=torch.long)}
+    with torch.no_grad():
+        torch.testing.assert_close(half(**batch).logits, model(**batch).logits, atol=0.05, rtol=0.05)

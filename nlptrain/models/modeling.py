@@ -63,6 +63,8 @@ class NlpTrainModel(PreTrainedModel):
     # Our loss is a plain mean. Without this, the Trainer neither divides it by the accumulation steps
     # nor leaves it alone between processes.
     accepts_loss_kwargs = False
+    # Of weights that are loaded in half precision the head's stay, as it gets float32 states.
+    _keep_in_fp32_modules_strict = ["head"]  # noqa: RUF012  # the library's own type, which it copies
     # How many states of a sequence the head gets: the head's weights alone would fit either class.
     pools: ClassVar[bool]
 

@@ -8,24 +8,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
+from sklearn import metrics as sklearn_metrics
 
 Vector = NDArray[Any]
 
 # Below this spread relative to the mean, scipy calls a correlation inaccurate: rounding is all that is left.
 _CONSTANT = 1e-13
-
-
-def _sklearn() -> Any:
-    """Imported when a metric is asked for: `nlptrain check` asks for none and need not wait for it."""
-    from sklearn import metrics
-
-    return metrics
-
-
-def _stats() -> Any:
-    from scipy import stats
-
-    return stats
 
 
 class Undefined(ValueError):  # noqa: N818  # a state of the metric, not a fault of the caller
@@ -77,7 +66,7 @@ def compute(name: str, predictions: Vector, references: Vector) -> float:
 
 def accuracy(predictions: Vector, references: Vector) -> float:
     """Share of equal ids, in [0, 1]."""
-    return float(_sklearn().accuracy_score(references, predictions))
+    return float(sklearn_metrics.accuracy_score(references, predictions))
 
 
 def f1(predictions: Vector, references: Vector) -> float:
@@ -91,22 +80,22 @@ def f1(predictions: Vector, references: Vector) -> float:
         raise Undefined(f"f1 is for the ids 0 and 1, found {_shown(ids)}: use f1_macro")
     if 1 not in ids:
         raise Undefined("neither predictions nor references hold class 1")
-    return float(_sklearn().f1_score(references, predictions, zero_division=0.0))
+    return float(sklearn_metrics.f1_score(references, predictions, zero_division=0.0))
 
 
 def f1_macro(predictions: Vector, references: Vector) -> float:
     """Unweighted mean F1 in [0, 1] over the classes that occur in predictions or references."""
-    return float(_sklearn().f1_score(references, predictions, average="macro", zero_division=0.0))
+    return float(sklearn_metrics.f1_score(references, predictions, average="macro", zero_division=0.0))
 
 
 def precision_macro(predictions: Vector, references: Vector) -> float:
     """Unweighted mean precision in [0, 1] over the classes that occur on either side; 0 for one never predicted."""
-    return float(_sklearn().precision_score(references, predictions, average="macro", zero_division=0.0))
+    return float(sklearn_metrics.precision_score(references, predictions, average="macro", zero_division=0.0))
 
 
 def recall_macro(predictions: Vector, references: Vector) -> float:
     """Unweighted mean recall in [0, 1] over the classes that occur on either side; 0 for one that no reference has."""
-    return float(_sklearn().recall_score(references, predictions, average="macro", zero_division=0.0))
+    return float(sklearn_metrics.recall_score(references, predictions, average="macro", zero_division=0.0))
 
 
 def balanced_accuracy(predictions: Vector, references: Vector) -> float:
@@ -115,14 +104,14 @@ def balanced_accuracy(predictions: Vector, references: Vector) -> float:
     Equal to scikit-learn's balanced_accuracy_score, which warns when a class is predicted that no reference has.
     """
     classes = np.unique(references)
-    return float(_sklearn().recall_score(references, predictions, labels=classes, average="macro"))
+    return float(sklearn_metrics.recall_score(references, predictions, labels=classes, average="macro"))
 
 
 def matthews_correlation(predictions: Vector, references: Vector) -> float:
     """Matthews correlation in [-1, 1] for any number of classes; 0 for a single class, as in scikit-learn."""
     if _constant(predictions) or _constant(references):
         return 0.0
-    return float(_sklearn().matthews_corrcoef(references, predictions))
+    return float(sklearn_metrics.matthews_corrcoef(references, predictions))
 
 
 def pearson(predictions: Vector, references: Vector) -> float:
@@ -132,7 +121,7 @@ def pearson(predictions: Vector, references: Vector) -> float:
         Undefined: fewer than two rows, or constant predictions or references.
     """
     _require_spread(predictions, references)
-    return float(_stats().pearsonr(predictions, references).statistic)
+    return float(stats.pearsonr(predictions, references).statistic)
 
 
 def spearman(predictions: Vector, references: Vector) -> float:
@@ -142,22 +131,22 @@ def spearman(predictions: Vector, references: Vector) -> float:
         Undefined: fewer than two rows, or constant predictions or references.
     """
     _require_spread(predictions, references)
-    return float(_stats().spearmanr(predictions, references).statistic)
+    return float(stats.spearmanr(predictions, references).statistic)
 
 
 def mse(predictions: Vector, references: Vector) -> float:
     """Mean squared error, at least 0, in squared units of the score."""
-    return float(_sklearn().mean_squared_error(references, predictions))
+    return float(sklearn_metrics.mean_squared_error(references, predictions))
 
 
 def rmse(predictions: Vector, references: Vector) -> float:
     """Root of the mean squared error, at least 0, in units of the score."""
-    return float(_sklearn().root_mean_squared_error(references, predictions))
+    return float(sklearn_metrics.root_mean_squared_error(references, predictions))
 
 
 def mae(predictions: Vector, references: Vector) -> float:
     """Mean absolute error, at least 0, in units of the score."""
-    return float(_sklearn().mean_absolute_error(references, predictions))
+    return float(sklearn_metrics.mean_absolute_error(references, predictions))
 
 
 def nmse(predictions: Vector, references: Vector) -> float:
@@ -181,7 +170,7 @@ def r2(predictions: Vector, references: Vector) -> float:
     """
     if _constant(references):
         raise Undefined("constant references")
-    return float(_sklearn().r2_score(references, predictions))
+    return float(sklearn_metrics.r2_score(references, predictions))
 
 
 _FUNCTIONS: dict[str, Callable[[Vector, Vector], float]] = {

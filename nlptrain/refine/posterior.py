@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, softmax, stdtrit
+from scipy.special import expit, softmax
+from scipy.stats import t as student
 
 from nlptrain.errors import ResourceError
 from nlptrain.refine.derivatives import Data, gauss_newton, loss
@@ -71,7 +72,7 @@ class Posterior:
         if not 0 < level < 1:
             raise ValueError(f"level must be in (0, 1), found {level}")
         variance = np.diagonal(self.variance(features), axis1=1, axis2=2) + self.noise
-        reach = stdtrit(self.freedom, (1 + level) / 2) * np.sqrt(variance)
+        reach = student.ppf((1 + level) / 2, self.freedom) * np.sqrt(variance)
         middle = self.refined.outputs(features)
         return middle - reach, middle + reach
 

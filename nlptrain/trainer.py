@@ -96,10 +96,10 @@ class FineTuner(ResumableTrainer):
         if args.use_cpu:
             keep_memory()
             name = optim.name if optim else OptimizerNames(args.optim).value
-            speed_up(model, own_gradient=args.world_size == 1 and name in _LEAVE_GRADIENTS)
+            speed_up(model, own_gradient=name in _LEAVE_GRADIENTS)
         self.config = config
-        # one norm of each gradient serves clipping, the log and the guard; of several processes each sees its own first
-        self._guard = NonFiniteGuard(self.step_rows, told=args.use_cpu and args.world_size == 1)
+        # one norm of each gradient serves clipping, the log and the guard
+        self._guard = NonFiniteGuard(self.step_rows, told=args.use_cpu)
         search = [ArmijoLineSearch(self)] if optim and optim.searches else []
         super().__init__(
             model=model,
@@ -113,6 +113,8 @@ class FineTuner(ResumableTrainer):
             # before what changes gradients: clipping by value would make an infinite one finite
             callbacks=[self._guard, *search, *(callbacks or [])],
         )
+        if self.accelerator.ddp_handler is not None:
+            self.accelerator.ddp_handler.gradient_as_bucket_view = True  # one copy of every gradient less
         # they print to standard output, which belongs to the result
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
@@ -228,8 +230,9 @@ class FineTuner(ResumableTrainer):
     def _clip_grad_norm(self, model: Any) -> Any:
         if not self._guard.told:
             return super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
-        gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-        words = kept_words(model)
+        plain: PreTrainedModel = self.accelerator.unwrap_model(model)
+        gradients = {name: p.grad for name, p in plain.named_parameters() if p.grad is not None}
+        words = kept_words(plain)
         with words.shortened(gradients) if words else nullcontext(gradients) as shortened:
             norms = {name: torch.linalg.vector_norm(gradient) for name, gradient in shortened.items()}
             self._guard.tell(norms)

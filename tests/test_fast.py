@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, multiprocessing, nn
 from torch.nn import functional
 from transformers import (
     AutoModel,
@@ -86,6 +86,29 @@ def test_gradient_of_words_is_the_stock_one_step_after_step() -> None:
         for found in (stock(ids), lookup(ids)):
             found.square().sum().backward()
         assert torch.equal(fast.weight.grad, stock.weight.grad)  # type: ignore[arg-type]
+
+
+def _of_two(rank: int, meeting: str, found: str) -> None:
+    distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+    torch.manual_seed(0)
+    embedding = nn.Embedding(20, 4, padding_idx=0)
+    ids = (torch.tensor([1, 2, 2, 0]), torch.tensor([2, 7]))[rank]
+    for number, look in enumerate((WordLookup(embedding), embedding)):
+        embedding.weight.grad = None
+        look(ids).square().sum().backward()
+        torch.save(embedding.weight.grad, f"{found}-{number}-{rank}")
+    distributed.destroy_process_group()
+
+
+@pytest.mark.distributed
+def test_of_two_processes_the_gradient_of_words_is_the_mean(tmp_path: Path) -> None:
+    multiprocessing.spawn(_of_two, (str(tmp_path / "meeting"), str(tmp_path / "found")), nprocs=2)
+    torch.manual_seed(0)
+    embedding = nn.Embedding(20, 4, padding_idx=0)
+    (embedding(torch.tensor([1, 2, 2, 0, 2, 7])).square().sum() / 2).backward()
+    # by the rows of both, and by the whole table
+    for path in (tmp_path / f"found-{number}-{rank}" for number in (0, 1) for rank in (0, 1)):
+        torch.testing.assert_close(torch.load(path), embedding.weight.grad)
 
 
 def test_what_is_done_to_the_shortened_table_is_done_to_the_whole() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
 from transformers import BertForSequenceClassification, BertModel, PreTrainedModel
 from transformers.activations import GELUActivation
 from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions
@@ -37,8 +38,9 @@ def speed_up(model: PreTrainedModel, *, own_gradient: bool = False) -> bool:
     Args:
         model: a model with a BERT encoder, or one itself. Only the first token's state is computed to the end where the
             model reads no other: `BertForSequenceClassification`, and what says so by ``reads_first_only``.
-        own_gradient: whether the word embeddings' gradient may be `WordLookup`'s, which is faster; not with distributed
-            training, nor with an optimizer or a callback that adds to gradients in place. `kept_words` gives it.
+        own_gradient: whether the word embeddings' gradient may be `WordLookup`'s, which is faster; not with an
+            optimizer or a callback that adds to gradients in place, nor with any distribution but data parallelism.
+            `kept_words` gives it.
     """
     encoder = model.base_model
     if type(encoder) is not BertModel or encoder.config.is_decoder or encoder.device.type != "cpu":
@@ -48,6 +50,9 @@ def speed_up(model: PreTrainedModel, *, own_gradient: bool = False) -> bool:
     first_only = getattr(model, "reads_first_only", type(model) is BertForSequenceClassification)
     words = encoder.embeddings.word_embeddings
     kept = WordLookup(words) if own_gradient else None
+    if kept:
+        names = [name for name, parameter in model.named_parameters() if parameter is words.weight]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, names)  # type: ignore[no-untyped-call]
     vars(encoder).update(
         kept_words=kept, forward=partial(_forward, encoder, encoder.forward, kept or words, first_only)
     )

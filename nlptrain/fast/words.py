@@ -1,6 +1,7 @@
 """Word embeddings whose gradient is a table kept from step to step, in which only rows of the batch are touched.
 
 The stock gradient is a new table of zeros every step: 47 MB for the vocabulary of BERT, of which a batch uses some 2 %.
+Several processes exchange the rows of their batches instead of the table.
 """
 
 from collections.abc import Iterator, Mapping
@@ -8,15 +9,17 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch.nn.functional import pad
 
 
 class WordLookup:
     """``embedding(ids)`` with that gradient, equal to the stock one bit for bit.
 
-    The gradient is written to ``weight.grad`` during the backward pass; where it is wanted in another way (hooks of
-    distributed training, `torch.autograd.grad`), call the module itself. Rows that no batch touched have to stay
-    zero: not for optimizers that add to gradients in place.
+    The gradient is written to ``weight.grad`` during the backward pass; where it is wanted in another way
+    (`torch.autograd.grad`), call the module itself. Rows that no batch touched have to stay zero: not for optimizers
+    that add to gradients in place. Of several processes it is the mean over all, and `DistributedDataParallel` is to
+    leave the weight alone (`speed_up` tells it so); all have to look up and go back equally often.
 
     Args:
         embedding: its weight is looked up; its padding row gets no gradient.
@@ -24,6 +27,8 @@ class WordLookup:
 
     def __init__(self, embedding: nn.Embedding) -> None:
         self.embedding = embedding
+        # a gradient that comes another way, from a pass that is the library's
+        embedding.weight.register_hook(_mean)  # type: ignore[no-untyped-call]
         self._table: Tensor | None = None
         self._touched: list[Tensor] = []
 
@@ -34,6 +39,7 @@ class WordLookup:
 
     def accumulate(self, ids: Tensor, gradient: Tensor) -> None:
         """Add the gradient (n, H) of the rows `ids` (n,) to that of the table."""
+        ids, gradient = _of_all(ids, gradient)
         weight = self.embedding.weight
         if weight.grad is None:
             weight.grad = self._cleared(weight)
@@ -78,3 +84,33 @@ class _Lookup(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             ctx.lookup.accumulate(ctx.ids.flatten(), gradients[0].flatten(0, -2))
         return None, None, None
+
+
+def _several() -> bool:
+    return distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+def _mean(gradient: Tensor | None) -> Tensor | None:
+    """Of a whole table over all processes; None where the rows came through a lookup."""
+    if gradient is None or not _several():
+        return gradient
+    gradient = gradient / distributed.get_world_size()
+    distributed.all_reduce(gradient)
+    return gradient
+
+
+def _of_all(ids: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows of all processes, in the order of their ranks, and their shares of the mean."""
+    if not _several():
+        return ids, gradient
+    most = torch.tensor(len(ids))
+    distributed.all_reduce(most, distributed.ReduceOp.MAX)
+    missing = int(most) - len(ids)  # made up by zeros for the row 0
+    rows = _gathered(pad(gradient, (0, 0, 0, missing)))
+    return _gathered(pad(ids, (0, missing))), rows / distributed.get_world_size()
+
+
+def _gathered(x: Tensor) -> Tensor:
+    found = [torch.empty_like(x) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(found, x.contiguous())
+    return torch.cat(found)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from nlptrain.data.batches import token_batches
 from nlptrain.data.encode import TOKEN_COLUMNS
+from nlptrain.fast import weights_at_rest
 from nlptrain.models.modes import encoding_in_bfloat16, evaluating
 from nlptrain.refine.reduction import add, ranks
 
@@ -45,7 +46,7 @@ def logits(model: Any, rows: Dataset, collate: Collate, *, by_token: bool = Fals
     found = np.zeros((len(rows), *([longest] if by_token else []), model.config.num_labels))
     rank, world = ranks()
     batches = token_batches(lengths, BUDGET if model.device.type == "cpu" else ELSEWHERE)[rank::world]
-    with evaluating(model), encoding_in_bfloat16(model) if bf16 else nullcontext():
+    with evaluating(model), weights_at_rest(), encoding_in_bfloat16(model) if bf16 else nullcontext():
         for places in batches:
             batch = collate([{name: column[place] for name, column in columns.items()} for place in places.tolist()])
             outputs = model(**{name: values.to(model.device) for name, values in batch.items()}).logits

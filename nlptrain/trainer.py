@@ -41,7 +41,7 @@ from nlptrain.callbacks.non_finite_guard import NonFiniteGuard
 from nlptrain.config.parts import OptimConfig
 from nlptrain.data.batches import RankBatches, Strategy
 from nlptrain.data.fingerprint import fingerprint
-from nlptrain.fast import keep_memory, kept_words, speed_up
+from nlptrain.fast import keep_memory, kept_words, speed_up, weights_at_rest
 from nlptrain.metrics.registry import METRICS
 from nlptrain.metrics.scores import selection_value
 from nlptrain.models.loss import Loss, counted, usual
@@ -193,7 +193,7 @@ class FineTuner(ResumableTrainer):
     ) -> EvalLoopOutput:
         """As in the base class, with every metric computed on the whole gathered arrays and the loss exact."""
         # starting a loader draws a number, which would change the dropout of the steps after it
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), weights_at_rest():
             output = super().evaluation_loop(dataloader, description, False, ignore_keys, metric_key_prefix)
         if output.label_ids is not None:
             logits, labels = (torch.from_numpy(np.asarray(a)) for a in (output.predictions, output.label_ids))

@@ -1,6 +1,7 @@
 """The faster pass is the library's: states, gradients, distribution of dropout."""
 
 import copy
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from transformers import (
     TrainingArguments,
 )
 
-from nlptrain.fast import speed_up
+from nlptrain.fast import speed_up, weights_at_rest
 from nlptrain.fast.attention import attention
 from nlptrain.fast.dropout import Mask, dropout, dropout_add
 from nlptrain.fast.feed_forward import feed_forward
+from nlptrain.fast.products import affine
 from nlptrain.fast.words import WordLookup
 from tests.tiny import tiny_model_dir, tiny_tokenizer
 
@@ -74,6 +76,43 @@ def test_reduced_precision_rounds_like_autocast(folder: Path) -> None:
             found = fast(input_ids=IDS, attention_mask=MASK).logits
     assert not torch.equal(found, exact)
     torch.testing.assert_close(found.float(), exact, atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize(("precision", "error"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
+def test_weights_at_rest_answer_as_others_and_as_they_are_in_each_block(
+    folder: Path, precision: torch.dtype, error: float
+) -> None:
+    _, model = classifiers(folder)
+    given = {"input_ids": IDS, "attention_mask": MASK}
+    for _ in range(2):
+        with torch.no_grad(), torch.autocast("cpu", precision, enabled=precision != torch.float32):
+            expected = model(**given).logits
+            with weights_at_rest():
+                found = [model(**given).logits for _ in range(2)]
+        torch.testing.assert_close(found, [expected, expected], atol=error, rtol=error)
+        for parameter in model.parameters():
+            nn.init.normal_(parameter, std=0.3)
+
+
+def test_weights_at_rest_have_gradients_where_they_are_wanted(folder: Path) -> None:
+    found = []
+    for around in (nullcontext(), weights_at_rest()):
+        _, model = classifiers(folder)
+        nn.init.ones_(model.classifier.weight)
+        with around:
+            model(input_ids=IDS, attention_mask=MASK).logits.square().sum().backward()
+        found.append(gradients(model))
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_products_of_matrices_with_gaps_and_without(*, transposed: bool) -> None:
+    torch.manual_seed(0)
+    wide, weight, bias = torch.randn(5, 12), torch.randn(7, 5 if transposed else 6), torch.randn(7)
+    for x in (wide[:, :6], wide[:, ::2]):
+        x = x.t() if transposed else x
+        torch.testing.assert_close(affine(x, weight, bias), x @ weight.t() + bias)
+        torch.testing.assert_close(affine(weight, x), weight @ x.t())
 
 
 def test_gradient_of_words_is_the_stock_one_step_after_step() -> None:

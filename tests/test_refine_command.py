@@ -129,8 +129,8 @@ def test_pipeline_serves_scores_at_the_temperature_of_held_out_rows(tmp_path: Pa
     assert calibration["nll_after"] == pytest.approx(nll(after, labels), abs=1e-6)
     assert calibration["nll_after"] <= calibration["nll_before"]
     assert calibration["ece_after"] == pytest.approx(ece(reliability(np.exp(after), labels)), abs=1e-6)
-    # at the temperature it serves at, no other one is better
-    assert fit_temperature(after, labels).value == pytest.approx(1, abs=1e-5)
+    # at the temperature it serves at, no other one is better; the passes of both round in float32
+    assert fit_temperature(after, labels).value == pytest.approx(1, abs=1e-4)
     np.testing.assert_allclose(np.diff(np.log(served(tmp_path, texts))) * t, np.diff(plain), atol=1e-4)
     theirs = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-10).fit(np.diff(after) * t, labels)
     # what was served is float32

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import gelu
 
+from nlptrain.fast.at_rest import layouts
 from nlptrain.fast.linear import of_layer
+from nlptrain.fast.products import affine
 
 
 class _FeedForward(torch.autograd.Function):
@@ -19,9 +21,9 @@ class _FeedForward(torch.autograd.Function):
     def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor, weight_out: Tensor, bias_out: Tensor) -> Tensor:
         dtype, ctx.wanted = states.dtype, weight.dtype
         flat, first, second = states.reshape(-1, states.shape[-1]), weight.to(dtype), weight_out.to(dtype)
-        inner = torch.addmm(bias.to(dtype), flat, first.t())
+        inner = affine(flat, first, bias.to(dtype))
         ctx.save_for_backward(flat, inner, first, second)
-        return torch.addmm(bias_out.to(dtype), gelu(inner), second.t()).view(*states.shape[:-1], -1)
+        return affine(gelu(inner), second, bias_out.to(dtype)).view(*states.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable  # what is kept is not connected to the parameters
@@ -31,16 +33,18 @@ class _FeedForward(torch.autograd.Function):
         found: list[Tensor | None] = [None] * 5
         if any(ctx.needs_input_grad[3:]):
             found[3:] = of_layer(gradient, gelu(inner), ctx.wanted)
-        gradient = gradient @ second
+        gradient = affine(gradient, second.t())
         torch.ops.aten.gelu_backward.grad_input(gradient, inner, grad_input=gradient)  # in its place
         if any(ctx.needs_input_grad[1:3]):
             found[1:3] = of_layer(gradient, flat, ctx.wanted)
         if ctx.needs_input_grad[0]:
-            found[0] = (gradient @ first).view(*gradients[0].shape[:-1], -1)
+            found[0] = affine(gradient, first.t()).view(*gradients[0].shape[:-1], -1)
         return tuple(found)
 
 
 def feed_forward(states: Tensor, first: nn.Linear, second: nn.Linear) -> Tensor:
     """``second(gelu(first(states)))`` of `states` (..., H), in their dtype."""
+    if kept := layouts():
+        return kept.linear(kept.linear(states, first, activation="gelu"), second)
     found: Tensor = _FeedForward.apply(states, first.weight, first.bias, second.weight, second.bias)  # type: ignore[no-untyped-call]
     return found

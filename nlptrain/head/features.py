@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset, Subset
 
+from nlptrain.fast import weights_at_rest
 from nlptrain.head.place import HeadPlace
 from nlptrain.models.modes import evaluating, without_autocast
 from nlptrain.refine.reduction import add, ranks
@@ -74,7 +75,7 @@ def compute(model: nn.Module, place: HeadPlace, rows: Any, collate: Collate, siz
         order = np.argsort(-np.asarray(rows["length"][:]), kind="stable")
     chunks = [order[start : start + size] for start in range(0, len(order), size)][rank::world]
     found = [np.zeros((0, place.head.features), dtype=np.float32)]
-    with evaluating(model), without_autocast(model), _watching(place) as seen, torch.no_grad():
+    with evaluating(model), weights_at_rest(), without_autocast(model), _watching(place) as seen, torch.no_grad():
         for chunk in chunks:
             batch = collate([inputs(model, rows[int(number)]) for number in chunk])
             model(**{name: values.to(place.device) for name, values in batch.items()})

@@ -25,7 +25,7 @@ from transformers import DataCollatorWithPadding
 from nlptrain.config.schema import Config, ModelConfig
 from nlptrain.data.encode import TOKEN_COLUMNS, encode, length_limit
 from nlptrain.data.load import Splits
-from nlptrain.fast.encoder import speed_up
+from nlptrain.fast import speed_up, weights_at_rest
 from nlptrain.models.build import build
 from nlptrain.models.target import TargetScale
 from nlptrain.outputs import OUTPUTS
@@ -178,7 +178,12 @@ def _logistic(y: Array) -> Any:
     if np.unique(y, return_counts=True)[1].min() < FOLDS:
         return LogisticRegression(C=0.1, max_iter=2000)
     return LogisticRegressionCV(
-        Cs=7, cv=FOLDS, max_iter=2000, scoring="neg_log_loss", l1_ratios=(0,), use_legacy_attributes=False
+        Cs=np.logspace(-4, 0, 5),
+        cv=FOLDS,
+        max_iter=2000,
+        scoring="neg_log_loss",
+        l1_ratios=(0,),
+        use_legacy_attributes=False,
     )
 
 
@@ -217,7 +222,8 @@ def embeddings(config: Config, splits: Splits) -> Callable[[Dataset], Array]:
 
     def embedded(rows: Dataset) -> Array:
         encoded, order = longest_first(encode(rows, task, tokenizer, limit, clean=config.data.clean))
-        x = np.concatenate([_embed(model, batch) for batch in _batches(encoded, tokenizer)])
+        with weights_at_rest():
+            x = np.concatenate([_embed(model, batch) for batch in _batches(encoded, tokenizer)])
         return x[np.argsort(order)]
 
     return embedded

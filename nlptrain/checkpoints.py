@@ -117,8 +117,15 @@ def newest(parent: Path) -> Path | None:
     return None
 
 
-def rotate(parent: Path, *, keep: int | None, best: int | None) -> None:
-    """Delete all but the newest `keep` verified checkpoints and that of step `best`; None keeps all."""
+def rotate(parent: Path, *, keep: int | None, best: int | None, sealed: Path | None = None) -> None:
+    """Delete all but the newest `keep` verified checkpoints and that of step `best`; None keeps all.
+
+    Args:
+        parent: where they lie.
+        keep: how many.
+        best: step of one that stays.
+        sealed: one that was sealed just now, and need not be verified.
+    """
     if not keep:
         return
     kept = 0
@@ -126,7 +133,7 @@ def rotate(parent: Path, *, keep: int | None, best: int | None) -> None:
         if kept >= keep and checkpoint.name != f"{_PREFIX}{best}":
             remove(checkpoint)
         else:
-            kept += verifies(checkpoint)
+            kept += checkpoint == sealed or verifies(checkpoint)
 
 
 def verifies(checkpoint: Path) -> bool:

@@ -92,7 +92,7 @@ class ResumableTrainer(Trainer):
             if main:
                 checkpoints.seal(target, {"step": self.state.global_step, **self.training_facts})
         if main:
-            checkpoints.rotate(parent, keep=self.keep_checkpoints, best=self.state.best_global_step)
+            checkpoints.rotate(parent, keep=self.keep_checkpoints, best=self.state.best_global_step, sealed=target)
 
     def _save_rng_state(self, output_dir: str) -> None:
         """Also the counters of this process, which the library does not keep."""

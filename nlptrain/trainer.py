@@ -51,7 +51,7 @@ from nlptrain.resumption import ResumableTrainer
 from nlptrain.tasks import IGNORED, KINDS, TaskSpec
 
 # optimizers that only read gradients; others use them as scratch paper, which `WordLookup` does not bear
-_LEAVE_GRADIENTS = ("adam", "adamw", "armijo", "adamw_torch", "adamw_torch_fused")
+LEAVE_GRADIENTS = ("adam", "adamw", "armijo", "rmsprop", "adagrad", "sgd", "adamw_torch", "adamw_torch_fused")
 
 
 class FineTuner(ResumableTrainer):
@@ -96,7 +96,7 @@ class FineTuner(ResumableTrainer):
         if args.use_cpu:
             keep_memory()
             name = optim.name if optim else OptimizerNames(args.optim).value
-            speed_up(model, own_gradient=name in _LEAVE_GRADIENTS)
+            speed_up(model, own_gradient=name in LEAVE_GRADIENTS)
         self.config = config
         # one norm of each gradient serves clipping, the log and the guard
         self._guard = NonFiniteGuard(self.step_rows, told=args.use_cpu)

@@ -23,6 +23,8 @@ from nlptrain.fast.dropout import Mask, dropout, dropout_add
 from nlptrain.fast.feed_forward import feed_forward
 from nlptrain.fast.products import affine
 from nlptrain.fast.words import WordLookup
+from nlptrain.optim.build import OPTIMIZERS, optimizer
+from nlptrain.trainer import LEAVE_GRADIENTS
 from tests.tiny import tiny_model_dir, tiny_tokenizer
 
 IDS = torch.tensor([[2, 9, 11, 40, 3], [2, 15, 3, 0, 0], [2, 9, 9, 3, 0]])
@@ -164,6 +166,24 @@ def test_what_is_done_to_the_shortened_table_is_done_to_the_whole() -> None:
         torch.testing.assert_close(shortened["words"].norm(), whole.norm())
         shortened["words"].mul_(0.5)
     assert torch.equal(table, whole / 2)
+
+
+SCRATCHY = {"sgd": {"nesterov": True}, "rmsprop": {"momentum": 0.9, "centered": True}, "adam": {"amsgrad": True}}
+
+
+@pytest.mark.parametrize("settings", [{}, SCRATCHY])
+@pytest.mark.parametrize("name", [name for name in LEAVE_GRADIENTS if name in OPTIMIZERS and name != "armijo"])
+def test_optimizers_of_the_kept_table_only_read_it(name: str, settings: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.randn(20, 4))
+    groups = [{"params": [weight], "lr": 0.1, "weight_decay": 0.1}]
+    for decoupled in {True, OPTIMIZERS[name].coupled is None}:
+        chosen = optimizer(name, groups, decoupled=decoupled, **settings.get(name, {}))
+        for _ in range(3):
+            gradient = torch.randn(20, 4)
+            weight.grad = gradient.clone()
+            chosen.step()
+            assert torch.equal(weight.grad, gradient)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

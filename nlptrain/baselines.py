@@ -181,6 +181,7 @@ def _logistic(y: Array) -> Any:
         Cs=np.logspace(-4, 0, 5),
         cv=FOLDS,
         max_iter=2000,
+        tol=1e-3,
         scoring="neg_log_loss",
         l1_ratios=(0,),
         use_legacy_attributes=False,

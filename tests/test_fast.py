@@ -262,12 +262,39 @@ def test_dropout_is_a_function_of_the_global_seed_and_its_gradient_of_the_mask()
     assert torch.equal(of_residual, torch.ones_like(residual))
 
 
+def test_frozen_words_get_no_gradient(folder: Path) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=3)
+    model.bert.embeddings.word_embeddings.requires_grad_(False)
+    assert speed_up(model, own_gradient=True)
+    model(input_ids=IDS, attention_mask=MASK).logits.sum().backward()
+    assert model.bert.embeddings.word_embeddings.weight.grad is None
+    assert model.classifier.weight.grad.any()
+
+
 def test_hooks_inside_the_encoder_are_heard(folder: Path) -> None:
     _, fast = classifiers(folder)
     heard = []
     fast.bert.encoder.layer[0].register_forward_hook(lambda *_: heard.append(1))
     fast(input_ids=IDS, attention_mask=MASK)
     assert heard
+
+
+class Adapted(nn.Module):
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__()
+        self.base, self.weight, self.bias = base, base.weight, base.bias
+
+    def forward(self, states: Tensor) -> Tensor:
+        return self.base(states) + 1  # type: ignore[no-any-return]
+
+
+def test_an_adapter_in_place_of_a_layer_is_asked(folder: Path) -> None:
+    stock, fast = classifiers(folder)
+    for model in (stock, fast):
+        part = model.bert.encoder.layer[0].output
+        part.dense = Adapted(part.dense)
+    expected = stock(input_ids=IDS, attention_mask=MASK).logits
+    torch.testing.assert_close(fast(input_ids=IDS, attention_mask=MASK).logits, expected)
 
 
 def test_what_the_pass_does_not_know_goes_to_the_library(folder: Path) -> None:

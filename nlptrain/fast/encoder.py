@@ -33,7 +33,7 @@ def speed_up(model: PreTrainedModel, *, own_gradient: bool = False) -> bool:
     """Give `model`'s encoder the faster pass; False, and nothing happens, where there is none for it.
 
     That is: any encoder but `BertModel`, and one on another device than the CPU. A call with arguments that the faster
-    pass does not know, or while a part of the encoder has hooks, goes to the library's.
+    pass does not know, or while a part of the encoder has hooks or an adapter, goes to the library's.
 
     Args:
         model: a model with a BERT encoder, or one itself. Only the first token's state is computed to the end where the
@@ -49,7 +49,7 @@ def speed_up(model: PreTrainedModel, *, own_gradient: bool = False) -> bool:
         return True  # it has been done
     first_only = getattr(model, "reads_first_only", type(model) is BertForSequenceClassification)
     words = encoder.embeddings.word_embeddings
-    kept = WordLookup(words) if own_gradient else None
+    kept = WordLookup(words) if own_gradient and words.weight.requires_grad else None
     if kept:
         names = [name for name, parameter in model.named_parameters() if parameter is words.weight]
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, names)  # type: ignore[no-untyped-call]
@@ -69,6 +69,13 @@ def _hooked(encoder: BertModel) -> bool:
     return any(part._forward_hooks or part._forward_pre_hooks for part in inner)
 
 
+def _plain(layer: Any) -> bool:
+    """Whether every linear part is one, and nothing, as an adapter is, has taken its place."""
+    heads, inner = layer.attention.self, (layer.attention.output, layer.intermediate, layer.output)
+    parts = (heads.query, heads.key, heads.value, *(part.dense for part in inner))
+    return all(type(part) is nn.Linear for part in parts)
+
+
 def _checkpointed(encoder: BertModel) -> bool:
     return any(getattr(layer, "gradient_checkpointing", False) for layer in encoder.encoder.layer)
 
@@ -85,7 +92,8 @@ def _forward(
 ) -> Any:
     known = all(value is None or name == "return_dict" for name, value in others.items())
     known = known and (attention_mask is None or attention_mask.dim() == 2)
-    if input_ids is None or not known or _checkpointed(encoder) or _hooked(encoder):
+    plain = all(map(_plain, encoder.encoder.layer))
+    if input_ids is None or not known or not plain or _checkpointed(encoder) or _hooked(encoder):
         return stock(input_ids, attention_mask, token_type_ids, **others)
     reduced = torch.is_autocast_enabled("cpu")
     dtype = torch.get_autocast_dtype("cpu") if reduced else encoder.dtype

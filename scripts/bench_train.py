@@ -17,10 +17,10 @@ Batches of similar lengths come in an order that differs between the recipes; on
 * ours: `nlptrain` with its defaults
 * floor: the matrix products of a step alone, forward and backward, of the mean number of real tokens
 
-`--quality`: what stock scores on the validation rows after three epochs is the goal of a run of ours with the same
-seed, and the recipe is ours to choose: `QUICK`. Both clocks run from the first step on and stand still while a model is
-evaluated; ours is evaluated 8 times. The ratio is ours, when it first has the goal, to stock's whole time; the score at
-the end of ours, and its whole time, are said beside it.
+`--quality`: what stock scores on the validation rows after three epochs, in the mean of the seeds, is the goal of ours,
+and the recipe is ours to choose: `QUICK`. Both clocks run from the first step on and stand still while a model is
+evaluated; ours is evaluated 8 times. The ratio is the time at which ours first has the goal in the mean, to stock's
+whole time.
 
 `--profile`: milliseconds a step that operators take themselves, by torch.profiler (which slows them down) over the
 steps 51 to 150: the stock sampler goes from long texts to short ones in 50 steps.
@@ -34,8 +34,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any, cast
 
 RECIPES = ("padded", "stock", "ours")
@@ -107,21 +108,19 @@ def compare(task: str, words: argparse.Namespace) -> dict[str, Any]:
 
 
 def quality(stock: list[dict[str, Any]], ours: list[dict[str, Any]]) -> dict[str, Any]:
-    """For each seed the goal and the time of stock, when ours first has it (None: never) and where ours ends."""
-    seeds = []
-    for one, other in zip(stock, ours, strict=True):
-        stock_seconds, goal = one["evaluations"][-1]
-        reached = next((seconds for seconds, score in other["evaluations"] if score >= goal), None)
-        seeds.append(
-            {
-                "goal": goal,
-                "stock_seconds": stock_seconds,
-                "ours_seconds": reached,
-                "ours_end": other["evaluations"][-1],
-            }
-        )
-    ratios = [seed["ours_seconds"] / seed["stock_seconds"] for seed in seeds if seed["ours_seconds"]]
-    return {"seeds": seeds, "ratio": median(ratios) if len(ratios) == len(seeds) else None}
+    """Stock's end and each evaluation of ours (seconds, score), by seed and in the mean, and the ratio of times."""
+    ends = [run["evaluations"][-1] for run in stock]
+    curves = [run["evaluations"] for run in ours]
+    end, curve = means(ends), [means(at) for at in zip(*curves, strict=True)]
+    reached = next((seconds for seconds, score in curve if score >= end[1]), None)
+    ratio = reached / end[0] if reached else None
+    return {"ratio": ratio, "stock": end, "ours": curve, "seeds": {"stock": ends, "ours": curves}}
+
+
+def means(points: Iterable[Sequence[float]]) -> tuple[float, float]:
+    """Of seconds, and of scores."""
+    seconds, scores = zip(*points, strict=True)
+    return mean(seconds), mean(scores)
 
 
 def child(recipe: str, task: str, seed: int) -> dict[str, Any]:
@@ -383,14 +382,26 @@ def table(found: dict[str, Any]) -> list[str]:
             spread = f"{median(rates):.0f} | {min(rates):.0f} | {max(rates):.0f} | {ratio:.2f}"
             peak = median(run["peak_mb"] for run in runs)
             lines.append(f"| {task} | {recipe} | {spread} | {peak:.0f} | {shown} | {len(runs)} |")
-        for seed in result.get("quality", {}).get("seeds", []):
-            reached = f"{seed['ours_seconds']:.0f} s" if seed["ours_seconds"] else "never"
-            end, score = seed["ours_end"]
-            ours = f"ours had that after {reached}, and {score:.4f} at its end after {end:.0f} s"
-            lines += ["", f"{task}: stock had {seed['goal']:.4f} after {seed['stock_seconds']:.0f} s; {ours}"]
+        if found_quality := result.get("quality"):
+            lines += ["", *qualities(task, found_quality)]
         step, floor = result["step_ms"], result["floor_ms"]
         lines += ["", f"{task}: a step of ours {step:.0f} ms, its matrix products {floor:.0f} ms"]
     return lines
+
+
+def qualities(task: str, found: dict[str, Any]) -> list[str]:
+    """Markdown: the means, and the end of every seed."""
+    ends = [(stock[1], curve[-1][1]) for stock, curve in zip(*found["seeds"].values(), strict=True)]
+    lines = [f"| {task}, mean of {len(ends)} | seconds | {SCORE[task]} |", "|---|---|---|"]
+    for name, (seconds, score) in [("stock, the end", found["stock"]), *(("ours", at) for at in found["ours"])]:
+        lines.append(f"| {name} | {seconds:.0f} | {score:.4f} |")
+    ratio = f"{found['ratio']:.2f}" if found["ratio"] else "not reached"
+    each = "; ".join(f"{stock:.4f} and {ours:.4f}" for stock, ours in ends)
+    return [
+        *lines,
+        "",
+        f"{task}: ratio of times to stock's score {ratio}; stock and ours at their ends, by seed: {each}",
+    ]
 
 
 if __name__ == "__main__":

@@ -93,13 +93,14 @@ class FineTuner(ResumableTrainer):
         self.oversample = oversample
         self.optim = optim
         self.keep_checkpoints = keep_checkpoints
+        whole = not (args.fsdp or args.deepspeed)  # every process has all of every gradient
         if args.use_cpu:
             keep_memory()
             name = optim.name if optim else OptimizerNames(args.optim).value
-            speed_up(model, own_gradient=name in LEAVE_GRADIENTS)
+            speed_up(model, own_gradient=whole and name in LEAVE_GRADIENTS)
         self.config = config
         # one norm of each gradient serves clipping, the log and the guard
-        self._guard = NonFiniteGuard(self.step_rows, told=args.use_cpu)
+        self._guard = NonFiniteGuard(self.step_rows, told=args.use_cpu and whole)
         search = [ArmijoLineSearch(self)] if optim and optim.searches else []
         super().__init__(
             model=model,

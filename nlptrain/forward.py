@@ -42,13 +42,13 @@ def logits(model: Any, rows: Dataset, collate: Collate, *, by_token: bool = Fals
     """
     lengths = np.asarray(rows["length"][:])
     longest = int(lengths.max())
-    columns = {name: rows[name][:] for name in TOKEN_COLUMNS if name in rows.column_names}
+    rows = rows.select_columns([name for name in TOKEN_COLUMNS if name in rows.column_names])
     found = np.zeros((len(rows), *([longest] if by_token else []), model.config.num_labels))
     rank, world = ranks()
     batches = token_batches(lengths, BUDGET if model.device.type == "cpu" else ELSEWHERE)[rank::world]
     with evaluating(model), weights_at_rest(), encoding_in_bfloat16(model) if bf16 else nullcontext():
         for places in batches:
-            batch = collate([{name: column[place] for name, column in columns.items()} for place in places.tolist()])
+            batch = collate(rows.__getitems__(places.tolist()))
             outputs = model(**{name: values.to(model.device) for name, values in batch.items()}).logits
             values = outputs.float().cpu().numpy()
             if by_token:

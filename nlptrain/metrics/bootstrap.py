@@ -17,7 +17,7 @@ from nlptrain.metrics.weighted import Array, Statistics
 LEVEL = 0.95
 SEED = 0
 # 64-bit floats of a chunk of weights
-CHUNK = 4_000_000
+CHUNK = 1_000_000
 # rows above which the correction of BCa is far below the width of the interval, and its cost is not
 MOST_ROWS_FOR_BCA = 5_000
 # share of resamples in which a metric may be undefined

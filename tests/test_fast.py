@@ -1,6 +1,8 @@
 """The faster pass is the library's: states, gradients, distribution of dropout."""
 
 import copy
+import subprocess
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -115,6 +117,32 @@ def test_products_of_matrices_with_gaps_and_without(*, transposed: bool) -> None
         x = x.t() if transposed else x
         torch.testing.assert_close(affine(x, weight, bias), x @ weight.t() + bias)
         torch.testing.assert_close(affine(weight, x), weight @ x.t())
+
+
+MANY_SHAPES = """
+import re
+import torch
+from nlptrain.fast import forget_shapes, keep_memory
+from nlptrain.fast.products import affine
+
+def megabytes():
+    return int(re.search(r"RssAnon:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
+
+keep_memory()
+forget_shapes()
+weight, found = torch.zeros(64, 64), []
+for rows in range(2500, 0, -1):
+    affine(torch.zeros(rows, 64), weight)
+    if rows in (1500, 1):
+        found.append(megabytes())
+print(found[1] - found[0])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads memory where Linux says it")
+def test_memory_does_not_grow_with_the_shapes_of_products() -> None:
+    done = subprocess.run([sys.executable, "-c", MANY_SHAPES], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 80  # some 20, and 200 with the caches as they are by default
 
 
 def test_gradient_of_words_is_the_stock_one_step_after_step() -> None:

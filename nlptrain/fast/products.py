@@ -1,10 +1,23 @@
 """Products of matrices in float32 by oneDNN: torch takes MKL, which is half as fast on processors not made by Intel."""
 
+import os
+
 import torch
 from torch import Tensor
 from torch.backends import mkldnn
 
 ONEDNN: bool = mkldnn.is_available()  # type: ignore[no-untyped-call]
+# by default two caches of 1024; batches of even lengths up to 60 tokens find what they need in these
+_SHAPES = "512"
+
+
+def forget_shapes() -> None:
+    """Keep what oneDNN prepares for a product of one shape, up to .7 MB, for the last `_SHAPES` of them only.
+
+    For the rest of the process, if it has not had its first product, and unless the environment says how many.
+    """
+    for cache in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
+        os.environ.setdefault(cache, _SHAPES)
 
 
 def affine(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

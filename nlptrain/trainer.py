@@ -41,7 +41,7 @@ from nlptrain.callbacks.non_finite_guard import NonFiniteGuard
 from nlptrain.config.parts import OptimConfig
 from nlptrain.data.batches import RankBatches, Strategy
 from nlptrain.data.fingerprint import fingerprint
-from nlptrain.fast import forget_shapes, keep_memory, kept_words, speed_up, weights_at_rest
+from nlptrain.fast import keep_memory, kept_words, remember_shapes, speed_up, weights_at_rest
 from nlptrain.metrics.registry import METRICS
 from nlptrain.metrics.scores import selection_value
 from nlptrain.models.loss import Loss, counted, usual
@@ -96,7 +96,7 @@ class FineTuner(ResumableTrainer):
         whole = not (args.fsdp or args.deepspeed)  # every process has all of every gradient
         if args.use_cpu:
             keep_memory()
-            forget_shapes()
+            remember_shapes(bf16=args.bf16)
             name = optim.name if optim else OptimizerNames(args.optim).value
             speed_up(model, own_gradient=whole and name in LEAVE_GRADIENTS)
         self.config = config

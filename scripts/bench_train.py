@@ -3,7 +3,6 @@
     NLPTRAIN_DATA=... python scripts/bench_train.py                        # an epoch, with scores
     NLPTRAIN_DATA=... python scripts/bench_train.py --tasks sst2 --steps 60 --repeats 1
     NLPTRAIN_DATA=... python scripts/bench_train.py --quality              # the time to a score
-    NLPTRAIN_DATA=... python scripts/bench_train.py --profile --tasks sst2 # where a step's time goes
 
 Each measurement is a process of its own and the recipes alternate, so that what else the machine does meets all alike.
 All train the same stock model (all-MiniLM-L6-v2 with a classification layer), 32 texts a step, dropout 0.1, AdamW at
@@ -21,9 +20,6 @@ Batches of similar lengths come in an order that differs between the recipes; on
 and the recipe is ours to choose: `QUICK`. Both clocks run from the first step on and stand still while a model is
 evaluated; ours is evaluated 8 times. The ratio is the time at which ours first has the goal in the mean, to stock's
 whole time.
-
-`--profile`: milliseconds a step that operators take themselves, by torch.profiler (which slows them down) over the
-steps 51 to 150: the stock sampler goes from long texts to short ones in 50 steps.
 """
 
 import argparse
@@ -43,8 +39,6 @@ RECIPES = ("padded", "stock", "ours")
 WARM = 10
 SCORE = {"sst2": "accuracy", "stsb": "pearson"}
 EVALUATIONS = 8
-PROFILED = (50, 150)
-OPERATORS = 16
 STOCK_EPOCHS = 3.0
 # what gets to stock's score soonest: sections of a configuration
 QUICK: dict[str, dict[str, dict[str, Any]]] = {
@@ -65,7 +59,6 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="so many steps instead of epochs, and no score")
     parser.add_argument("--quality", action="store_true", help="the time to what stock scores after three epochs")
     parser.add_argument("--fp32", action="store_true", help="no bfloat16, as on hardware that does not multiply in it")
-    parser.add_argument("--profile", action="store_true", help="where the time of a step goes, instead")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--json", action="store_true", help="one JSON document instead of the table")
@@ -74,15 +67,9 @@ def main() -> None:
     if words.quality:
         words.epochs, words.steps = STOCK_EPOCHS, None
         words.recipes = ["stock", "ours"]
-    if words.profile:
-        words.epochs, words.steps, words.repeats = 1.0, PROFILED[1], 1
     if words.one:
         recipe, task, seed = words.one
-        print(json.dumps((profile if words.profile else one)(recipe, task, seed, words)))
-        return
-    if words.profile:
-        found = {task: {recipe: child(recipe, task, 0) for recipe in words.recipes} for task in words.tasks}
-        print(json.dumps(found) if words.json else "\n".join(profiles(found)))
+        print(json.dumps(one(recipe, task, seed, words)))
         return
     found = {task: compare(task, words) for task in words.tasks}
     print(json.dumps(found) if words.json else "\n".join(table(found)))
@@ -124,8 +111,8 @@ def means(points: Iterable[Sequence[float]]) -> tuple[float, float]:
 
 
 def child(recipe: str, task: str, seed: int) -> dict[str, Any]:
-    """One measurement in a new process, with the same words."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--one", recipe, task, str(seed)]
+    """One measurement of the script that was started, in a new process, with the same words."""
+    command = [sys.executable, *sys.argv[:1], *sys.argv[1:], "--one", recipe, task, str(seed)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
     if done.returncode:
         sys.exit(done.stderr)
@@ -135,7 +122,7 @@ def child(recipe: str, task: str, seed: int) -> dict[str, Any]:
 def one(recipe: str, task: str, seed: str, words: argparse.Namespace) -> dict[str, Any]:
     """Train once; texts per second, milliseconds a step, and the score of whole runs."""
     with tempfile.TemporaryDirectory() as folder:
-        trainer = (ours if recipe == "ours" else stock)(task, int(seed), recipe, words, Path(folder))
+        trainer = built(recipe, task, int(seed), words, Path(folder))
         times = 0 if words.steps else EVALUATIONS if words.quality and recipe == "ours" else 1
         ends, evaluations = watched(trainer, f"eval_{SCORE[task]}", times)
         steps = len(ends) - 1 - WARM
@@ -150,46 +137,6 @@ def one(recipe: str, task: str, seed: str, words: argparse.Namespace) -> dict[st
         if words.quality:
             found["evaluations"] = [(round(at, 1), score) for at, score, _ in evaluations]
         return found
-
-
-def profile(recipe: str, task: str, seed: str, words: argparse.Namespace) -> dict[str, float]:
-    """Train once; the milliseconds a step of each operator itself, the most first."""
-    from torch.profiler import ProfilerActivity
-    from torch.profiler import profile as profiler
-    from transformers import TrainerCallback
-
-    first, last = PROFILED
-    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if words.device == "cuda" else [])
-    watch = profiler(activities=activities)
-
-    class Between(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if state.global_step in PROFILED:
-                (watch.start if state.global_step == first else watch.stop)()
-
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = (ours if recipe == "ours" else stock)(task, int(seed), recipe, words, Path(folder))
-        trainer.add_callback(Between())
-        trainer.train()
-    took = {
-        event.key: (event.self_cpu_time_total + event.self_device_time_total) / 1000 / (last - first)
-        for event in watch.key_averages()
-    }
-    return dict(sorted(took.items(), key=lambda item: -item[1]))
-
-
-def profiles(found: dict[str, dict[str, dict[str, float]]]) -> list[str]:
-    """Markdown: a table for each task, the operators that take most in any recipe, and all others together."""
-    lines = []
-    for task, by_recipe in found.items():
-        names = sorted({name for took in by_recipe.values() for name in took})
-        names.sort(key=lambda name: -max(took.get(name, 0) for took in by_recipe.values()))
-        lines += [f"| {task}, ms a step | {' | '.join(by_recipe)} |", "|---" * (len(by_recipe) + 1) + "|"]
-        for name in names[:OPERATORS]:
-            lines.append(f"| {name} | {' | '.join(f'{took.get(name, 0):.1f}' for took in by_recipe.values())} |")
-        rest = [sum(took.get(name, 0) for name in names[OPERATORS:]) for took in by_recipe.values()]
-        lines += [f"| {len(names) - OPERATORS} others | {' | '.join(f'{value:.1f}' for value in rest)} |", ""]
-    return lines
 
 
 def watched(trainer: Any, score: str = "", times: int = 0) -> tuple[list[float], list[tuple[float, float, float]]]:
@@ -240,7 +187,12 @@ def settings(seed: int, words: argparse.Namespace) -> dict[str, Any]:
     return length
 
 
-def ours(task: str, seed: int, _: str, words: argparse.Namespace, folder: Path) -> Any:
+def built(recipe: str, task: str, seed: int, words: argparse.Namespace, folder: Path) -> Any:
+    """The trainer of one recipe."""
+    return ours(task, seed, words, folder) if recipe == "ours" else stock(task, seed, recipe, words, folder)
+
+
+def ours(task: str, seed: int, words: argparse.Namespace, folder: Path) -> Any:
     """The trainer of a default run on the stock model, or of `QUICK`."""
     from nlptrain import pipeline
     from nlptrain.run_folder import RunFolder

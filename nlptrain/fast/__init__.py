@@ -3,6 +3,6 @@
 from nlptrain.fast.allocator import keep_memory
 from nlptrain.fast.at_rest import weights_at_rest
 from nlptrain.fast.encoder import kept_words, speed_up
-from nlptrain.fast.products import forget_shapes
+from nlptrain.fast.products import remember_shapes
 
-__all__ = ["forget_shapes", "keep_memory", "kept_words", "speed_up", "weights_at_rest"]
+__all__ = ["keep_memory", "kept_words", "remember_shapes", "speed_up", "weights_at_rest"]

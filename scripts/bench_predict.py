@@ -242,7 +242,7 @@ def joined(texts: list[str]) -> list[str]:
 def table(found: dict[str, Any]) -> list[str]:
     """Markdown: a line for each set of texts and recipe."""
     names = ["texts", "n", "recipe", "texts/s, median", "lowest", "highest", "ratio to the first"]
-    names += ["largest difference of a probability", "other label", "peak MB", "repeats"]
+    names += ["largest difference of a probability", "other label", "peak MiB", "repeats"]
     lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for name, result in found.items():
         first = next(iter(result["runs"]))

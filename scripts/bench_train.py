@@ -319,7 +319,7 @@ def table(found: dict[str, Any]) -> list[str]:
         "lowest",
         "highest",
         "ratio to the first",
-        "peak MB",
+        "peak MiB",
         "score",
         "repeats",
     )

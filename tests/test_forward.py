@@ -9,14 +9,14 @@ import pytest
 import torch
 from datasets import Dataset
 from numpy.typing import NDArray
-from transformers import DataCollatorWithPadding
+from transformers import BertConfig, DataCollatorWithPadding, RobertaConfig
 
 from nlptrain import forward
-from nlptrain.data.encode import encode
+from nlptrain.data.encode import encode, length_limit
 from nlptrain.fast import speed_up
 from nlptrain.models.modes import encoding_in_bfloat16
 from nlptrain.tasks import TASKS
-from tests.tiny import WORDS, built, tiny_model_dir
+from tests.tiny import WORDS, built, tiny_model_dir, tiny_tokenizer
 
 ARCHITECTURES = ["stock", "cross_encoder", "bi_encoder"]
 Array = NDArray[Any]
@@ -92,3 +92,13 @@ def test_an_error_within_bfloat16_gives_the_encoder_back(folder: Path) -> None:
         assert model.bert.forward is not before
         raise KeyError
     assert model.bert.forward is before
+
+
+@pytest.mark.parametrize("config", [BertConfig(max_position_embeddings=29), RobertaConfig(max_position_embeddings=31)])
+@pytest.mark.parametrize("multiple", [2, 8])
+def test_padding_finds_a_position_too(config: Any, multiple: int) -> None:
+    tokenizer = tiny_tokenizer()
+    ids = [5] * length_limit(tokenizer, config, 512)
+    width = tokenizer.pad([{"input_ids": ids}], pad_to_multiple_of=multiple, return_tensors="pt")["input_ids"].shape[1]
+    # those of RoBERTa begin after the padding id, which is 1
+    assert 20 < width <= 29

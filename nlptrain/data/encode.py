@@ -78,7 +78,9 @@ def length_limit(tokenizer: PreTrainedTokenizerBase, model_config: Any, max_leng
     positions = getattr(encoder, "max_position_embeddings", None)
     if positions and ("roberta" in encoder.model_type or encoder.model_type == "camembert"):
         positions -= encoder.pad_token_id + 1  # they count positions from the padding id on
-    limits = [max_length, int(tokenizer.model_max_length), int(positions or max_length)]
+    # batches are padded to a multiple of 8 (of 2 on a CPU), and padding has a position too
+    room = int(positions) // 8 * 8 if positions else max_length
+    limits = [max_length, int(tokenizer.model_max_length), room]
     return min(limits)
 
 

@@ -21,7 +21,7 @@ from nlptrain.models.modes import encoding_in_bfloat16, evaluating
 from nlptrain.refine.reduction import add, ranks
 
 Collate = Callable[[list[dict[str, Any]]], Mapping[str, Tensor]]
-# tokens of a batch, padding included: on a CPU more leave its caches; other devices idle with so few
+# tokens of a batch, padded to its longest row: on a CPU more leave its caches; other devices idle with so few
 BUDGET, ELSEWHERE = 2048, 16384
 
 

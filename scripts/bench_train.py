@@ -112,7 +112,7 @@ def means(points: Iterable[Sequence[float]]) -> tuple[float, float]:
 
 def child(recipe: str, task: str, seed: int) -> dict[str, Any]:
     """One measurement of the script that was started, in a new process, with the same words."""
-    command = [sys.executable, *sys.argv[:1], *sys.argv[1:], "--one", recipe, task, str(seed)]
+    command = [sys.executable, *sys.argv, "--one", recipe, task, str(seed)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
     if done.returncode:
         sys.exit(done.stderr)

@@ -25,7 +25,7 @@ def token_batches(lengths: Sequence[int] | NDArray[np.int64], budget: int) -> li
 
     Args:
         lengths: tokens of each row.
-        budget: tokens of a batch, padding included; a longer row is a batch of its own.
+        budget: tokens of a batch, padded to its longest row; a longer row is a batch of its own.
 
     Returns:
         The rows (indices) of every batch.

@@ -79,7 +79,7 @@ def length_limit(tokenizer: PreTrainedTokenizerBase, model_config: Any, max_leng
     if positions and ("roberta" in encoder.model_type or encoder.model_type == "camembert"):
         positions -= encoder.pad_token_id + 1  # they count positions from the padding id on
     # batches are padded to a multiple of 8 (of 2 on a CPU), and padding has a position too
-    room = int(positions) // 8 * 8 if positions else max_length
+    room = (int(positions) // 8 * 8 or int(positions)) if positions else max_length
     limits = [max_length, int(tokenizer.model_max_length), room]
     return min(limits)
 

@@ -12,9 +12,9 @@ from sklearn.metrics import precision_recall_fscore_support
 from nlptrain.metrics import probabilities
 from nlptrain.metrics.bootstrap import Interval, intervals
 from nlptrain.metrics.entities import matched
-from nlptrain.metrics.functions import Undefined
 from nlptrain.metrics.registry import METRICS, PROBABILITY_METRICS, REPORTED
 from nlptrain.metrics.scores import Scores, score
+from nlptrain.metrics.undefined import Undefined
 from nlptrain.metrics.weighted import KINDS
 from nlptrain.predictions import Predictions
 from nlptrain.results import Ends

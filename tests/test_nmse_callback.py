@@ -10,7 +10,7 @@ from sklearn.metrics import r2_score
 from transformers import EvalPrediction, Trainer
 
 from nlptrain.callbacks.nmse import NMSE, best, compute_nmse, evaluations_without_improvement
-from nlptrain.metrics.functions import Undefined
+from nlptrain.metrics.undefined import Undefined
 from tests.test_gradient_clipping import stock_trainer
 
 EVERY_STEP = {"eval_strategy": "steps", "eval_steps": 1}

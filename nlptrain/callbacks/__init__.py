@@ -4,13 +4,12 @@
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import EarlyStoppingCallback, TrainerCallback
 
 from nlptrain.callbacks.embedding_normalization import EmbeddingNormalization
 from nlptrain.callbacks.gradient_clipping import GradientClipping
-from nlptrain.callbacks.head_refinement import HeadRefinement
 from nlptrain.callbacks.history import History
 from nlptrain.callbacks.line_search import ArmijoLineSearch
 from nlptrain.callbacks.lr_schedule import LRSchedule
@@ -22,6 +21,9 @@ from nlptrain.callbacks.weight_decay import WeightDecay
 from nlptrain.config.schema import Config
 from nlptrain.errors import ConfigError
 from nlptrain.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from nlptrain.callbacks.head_refinement import HeadRefinement
 
 __all__ = [
     "NMSE",
@@ -38,6 +40,15 @@ __all__ = [
     "build",
     "compute_nmse",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`HeadRefinement` once it is asked for: its models and solvers take longer to import than all else here."""
+    if name != "HeadRefinement":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from nlptrain.callbacks.head_refinement import HeadRefinement
+
+    return HeadRefinement
 
 
 def build(config: Config, run: RunFolder) -> list[TrainerCallback]:
@@ -71,6 +82,8 @@ def _parts(config: Config, run: RunFolder) -> Iterator[TrainerCallback]:
         bound = config.embeddings.model_dump() if config.embeddings else {}
         yield EmbeddingNormalization(kind, config.model.normalize_components, **bound)
     if config.refine and "before" in config.refine.when:
+        from nlptrain.callbacks.head_refinement import HeadRefinement
+
         chosen = config.refine
         l2: Any = chosen.l2
         yield HeadRefinement(before=True, part=chosen.part, method=chosen.method, l2=l2, record=run.first_head)

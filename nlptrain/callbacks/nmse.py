@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from transformers import EvalPrediction, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
-
-from nlptrain.metrics import functions
 
 logger = logging.getLogger(__name__)
 Point = Sequence[float]
@@ -28,6 +27,9 @@ def compute_nmse(eval_prediction: EvalPrediction) -> dict[str, float]:
         Undefined: no rows, constant labels or values that are not finite.
         ValueError: other shapes.
     """
+    # imported late: scikit-learn is needed for this alone
+    from nlptrain.metrics import functions
+
     scores, labels = (_column(a) for a in (eval_prediction.predictions, eval_prediction.label_ids))
     return {"nmse": functions.compute("nmse", scores, labels)}
 
@@ -127,6 +129,6 @@ class NMSE(TrainerCallback, ExportableState):
             logger.warning("no evaluation had a finite %s; the last one had: %s", self.metric, ", ".join(self.offered_))
 
 
-def _column(values: Any) -> functions.Vector:
+def _column(values: Any) -> NDArray[Any]:
     array = np.asarray(values, dtype=np.float64)
     return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import train_test_split
 
 from nlptrain.errors import DataError
 
@@ -54,6 +53,9 @@ def stratified(
     if too_few or min(held, len(distinct) - held) < needed:
         problem = _too_few(origin, len(distinct), needed, fraction, too_few, names is not None)
         raise DataError("DATA_SPLIT", f"{problem}; {remedy}")
+    # imported late: most data come with a validation split
+    from sklearn.model_selection import train_test_split
+
     strata = values if names else _deciles(values, min(held, len(distinct) - held))
     _, chosen = train_test_split(np.arange(len(distinct)), test_size=held, random_state=seed, stratify=strata)
     inside = np.isin(group, chosen)

@@ -8,7 +8,7 @@ seqeval; rows in which B-x only parts an entity from the one before (IOB1) are t
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 
-from nlptrain.metrics.functions import Undefined
+from nlptrain.metrics.undefined import Undefined
 from nlptrain.tasks import OUTSIDE
 
 Rows = Sequence[Sequence[str]]

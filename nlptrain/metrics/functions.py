@@ -11,14 +11,12 @@ from numpy.typing import NDArray
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
+from nlptrain.metrics.undefined import Undefined
+
 Vector = NDArray[Any]
 
 # Below this spread relative to the mean, scipy calls a correlation inaccurate: rounding is all that is left.
 _CONSTANT = 1e-13
-
-
-class Undefined(ValueError):  # noqa: N818  # a state of the metric, not a fault of the caller
-    """The metric has no value on these rows; the message is the reason."""
 
 
 def require_vectors(predictions: Vector, references: Vector) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from nlptrain.errors import ConfigError
 from nlptrain.metrics import entities, functions
 from nlptrain.metrics.registry import METRICS
+from nlptrain.metrics.undefined import Undefined
 from nlptrain.tasks import Kind
 
 
@@ -92,7 +93,7 @@ class RegistryMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate ships n
         try:
             value = inputs.compute(self.metric, inputs.convert(predictions), inputs.convert(references))
         # A raise would lose the other metrics of an evaluate.combine.
-        except functions.Undefined as reason:
+        except Undefined as reason:
             return {self.metric: None, f"{self.metric}_undefined": str(reason)}
         return {self.metric: value}
 

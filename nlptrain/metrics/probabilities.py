@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 from sklearn.metrics import roc_auc_score
 
-from nlptrain.metrics.functions import Undefined
+from nlptrain.metrics.undefined import Undefined
 
 Array = NDArray[Any]
 BINS = 15

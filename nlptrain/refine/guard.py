@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nlptrain.metrics.functions import Undefined, compute
+from nlptrain.metrics.functions import compute
 from nlptrain.metrics.registry import METRICS
+from nlptrain.metrics.undefined import Undefined
 from nlptrain.refine.calibration import nll
 
 Array = NDArray[np.float64]

@@ -6,7 +6,7 @@ alone, by 5-fold cross-validation (classification; fixed where a class has fewer
 nothing else is random. Rows are scored some thousands at a time, in memory that does not grow with them.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal
@@ -22,7 +22,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from transformers import DataCollatorWithPadding
 
+from nlptrain import forward
 from nlptrain.config.schema import Config, ModelConfig
+from nlptrain.data.batches import token_batches
 from nlptrain.data.encode import TOKEN_COLUMNS, encode, length_limit
 from nlptrain.data.load import Splits
 from nlptrain.fast import speed_up, weights_at_rest
@@ -31,12 +33,10 @@ from nlptrain.models.target import TargetScale
 from nlptrain.outputs import OUTPUTS
 from nlptrain.predictions import Predictions, objects
 from nlptrain.scoring import score_split
-from nlptrain.trainer import longest_first
 from nlptrain.training_arguments import has_bf16
 
 Array = NDArray[Any]
 Predict = Callable[[Any], Array]
-BATCH = 64
 CHUNK = 8192
 FROZEN_ROWS = 20_000
 WORDS_ROWS = 100_000
@@ -220,25 +220,21 @@ def embeddings(config: Config, splits: Splits) -> Callable[[Dataset], Array]:
     model.eval()
     speed_up(model)
     limit = length_limit(tokenizer, model.config, config.data.max_length)
+    collate = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=2)
 
     def embedded(rows: Dataset) -> Array:
-        encoded, order = longest_first(encode(rows, task, tokenizer, limit, clean=config.data.clean))
+        encoded = encode(rows, task, tokenizer, limit, clean=config.data.clean)
+        batches = token_batches(encoded["length"][:], forward.BUDGET)
+        encoded = encoded.select_columns([name for name in TOKEN_COLUMNS if name in encoded.column_names])
         with weights_at_rest():
-            x = np.concatenate([_embed(model, batch) for batch in _batches(encoded, tokenizer)])
-        return x[np.argsort(order)]
+            found = [_embed(model, collate(encoded.__getitems__(places.tolist()))) for places in batches]
+        return np.concatenate(found)[np.argsort(np.concatenate(batches))]
 
     return embedded
 
 
-def _batches(encoded: Any, tokenizer: Any) -> Iterator[dict[str, torch.Tensor]]:
-    collate = DataCollatorWithPadding(tokenizer)
-    plain = encoded.select_columns([name for name in TOKEN_COLUMNS if name in encoded.column_names])
-    for start in range(0, len(plain), BATCH):
-        yield collate([plain[i] for i in range(start, min(start + BATCH, len(plain)))])
-
-
 @torch.no_grad()
-def _embed(model: Any, batch: dict[str, torch.Tensor]) -> Array:
+def _embed(model: Any, batch: Mapping[str, torch.Tensor]) -> Array:
     with torch.autocast("cpu", torch.bfloat16, enabled=has_bf16(cpu=True)):
         parts = model.embed(batch["input_ids"], batch["attention_mask"], batch.get("token_type_ids"))
     if len(parts) == 2:

@@ -10,7 +10,8 @@ that makes it another text.
   and the largest departure from it
 * memory: peak resident memory, mapped files included, of `nlptrain train` and of `nlptrain predict` from the command
   line with their defaults but for 20 optimizer steps; always a small random model, as the rows are what is looked at
-* processes: texts per second of 2 processes of 1 thread beside 1 process of 2 threads, 32 texts a step in both
+* processes: texts per second of 2 processes of 1 thread beside 1 process of 2 threads, `--texts` a step in both; and
+  of two that know nothing of each other, with half a step's texts each, which is what exchanging costs nothing would be
 """
 
 import argparse
@@ -21,6 +22,8 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -41,6 +44,7 @@ def main() -> None:
     parser.add_argument("--memory-base", type=int, default=10_000, help="fewest rows of which memory is measured")
     parser.add_argument("--rows", type=int, nargs="*", default=[], help="other numbers of rows for the memory")
     parser.add_argument("--steps", type=int, default=40, help="optimizer steps to compare processes by")
+    parser.add_argument("--texts", type=int, default=32, help="texts of such a step, over all processes; even")
     parser.add_argument("--json", action="store_true", help="one JSON document instead of the tables")
     parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
     words = parser.parse_args()
@@ -187,14 +191,22 @@ def peak(words: list[str]) -> int:
 
 
 def processes(folder: Path, small: Path, words: argparse.Namespace) -> dict[str, Any]:
-    """Texts per second of two ways to use two cores."""
-    rows = write_rows(folder / "processes.csv", 32 * words.steps)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    """Texts per second of three ways to use two cores."""
+    rows, half = write_rows(folder / "processes.csv", words.texts * words.steps), words.texts // 2
+    alone = [sys.executable]
+    launcher = [*alone, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    ways = {
+        "1 x 2": (1, alone, 2, words.texts),
+        "2 x 1": (1, launcher, 1, half),
+        "2 x 1 apart": (2, alone, 1, half),
+    }
     found = {}
-    for name, command, threads, size in (("1 x 2", [sys.executable], 2, 32), ("2 x 1", launcher, 1, 16)):
+    for name, (count, command, threads, size) in ways.items():
         settings = {"max_steps": words.steps, "per_device_train_batch_size": size, **QUIET}
-        config = card(folder, rows, small if words.tiny else None, **settings)
-        found[name] = trained(command, config, threads=threads)["texts_per_second"]
+        configs = [card(folder, rows, small if words.tiny else None, **settings) for _ in range(count)]
+        with ThreadPoolExecutor(count) as at_once:
+            runs = at_once.map(partial(trained, command, threads=threads), configs)
+            found[name] = round(sum(run["texts_per_second"] for run in runs), 1)
         print(f"processes {name} {found[name]}", file=sys.stderr)
     return {"texts_per_second": found, "ratio": found["2 x 1"] / found["1 x 2"]}
 

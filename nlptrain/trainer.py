@@ -224,6 +224,7 @@ class FineTuner(ResumableTrainer):
             strategy=cast("Strategy", args.train_sampling_strategy),
             classes=rows["labels"][:] if self.oversample else None,
             padding_index=len(rows),
+            multiple=cast("Any", self.data_collator).pad_to_multiple_of,
         )
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler[int]:

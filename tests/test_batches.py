@@ -77,11 +77,13 @@ def test_order_depends_on_seed_and_epoch_alone() -> None:
     assert batches(seed=1) != batches(seed=2)
 
 
+@pytest.mark.parametrize("multiple", [1, 8])
 @pytest.mark.parametrize("strategy", ["random", "group_by_length"])
-def test_the_padding_share_is_that_of_the_batches_padded_to_their_longest_row(strategy: str) -> None:
-    found = RankBatches(LENGTHS, batch_size=8, processes=2, padding_index=len(LENGTHS), strategy=strategy)
+def test_the_padding_share_is_that_of_the_padded_batches(strategy: str, multiple: int) -> None:
+    settings = {"batch_size": 8, "processes": 2, "padding_index": len(LENGTHS), "multiple": multiple}
+    found = RankBatches(LENGTHS, strategy=strategy, **settings)
     lengths = [[LENGTHS[row] for row in batch] for batch in found if batch != [len(LENGTHS)]]
-    padding = sum(max(batch) - length for batch in lengths for length in batch)
+    padding = sum(-(-max(batch) // multiple) * multiple - length for batch in lengths for length in batch)
     assert found.padding_share == pytest.approx(padding / (padding + sum(map(sum, lengths))))
 
 

@@ -53,6 +53,7 @@ class RankBatches(Sampler[list[int]]):
         strategy: random, sequential, or group_by_length (random among rows of similar length).
         classes: class id of each row, to draw the classes equally often; None: every row once.
         padding_index: row given to a process for which a window has no row left; its label must be ignored.
+        multiple: lengths of padded batches are multiples of it.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class RankBatches(Sampler[list[int]]):
         strategy: Strategy = "group_by_length",
         classes: Sequence[int] | None = None,
         padding_index: int | None = None,
+        multiple: int = 1,
     ) -> None:
         self.lengths = np.asarray(lengths)
         self.classes = None if classes is None else np.asarray(classes)
@@ -79,6 +81,7 @@ class RankBatches(Sampler[list[int]]):
         self.seed = seed
         self.strategy = strategy
         self.padding_index = padding_index
+        self.multiple = multiple
         self.epoch = 0
 
     @property
@@ -105,7 +108,9 @@ class RankBatches(Sampler[list[int]]):
     def padding_share(self) -> float:
         """Share of padding among the tokens of this process's batches of the chosen epoch, in [0, 1)."""
         batches = [self.lengths[batch] for batch in self if batch != [self.padding_index]]
-        return 1 - sum(int(batch.sum()) for batch in batches) / sum(len(batch) * int(batch.max()) for batch in batches)
+        widths = [ceil(int(batch.max()) / self.multiple) * self.multiple for batch in batches]
+        padded = sum(len(batch) * width for batch, width in zip(batches, widths, strict=True))
+        return 1 - sum(int(batch.sum()) for batch in batches) / padded
 
     def windows(self) -> list[NDArray[np.int64]]:
         """The rows of every optimizer step of this epoch, over all processes."""

@@ -20,7 +20,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 from datasets import Dataset, concatenate_datasets
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import (
@@ -107,7 +106,7 @@ class FineTuner(ResumableTrainer):
             model=model,
             args=args,
             train_dataset=train_rows,
-            eval_dataset=longest_first(eval_rows)[0] if eval_rows is not None else None,
+            eval_dataset=longest_first(eval_rows) if eval_rows is not None else None,
             data_collator=OUTPUTS[task.kind].collator(tokenizer, pad_to_multiple_of=2 if args.use_cpu else 8),
             processing_class=tokenizer,
             compute_loss_func=self._loss,
@@ -284,10 +283,9 @@ class FineTuner(ResumableTrainer):
         }
 
 
-def longest_first(rows: Dataset) -> tuple[Dataset, NDArray[np.int64]]:
-    """Rows by falling length, for little padding and to fail at once on too large a batch; and where they stood."""
-    order = np.argsort(-np.asarray(rows["length"][:]), kind="stable")
-    return rows.select(order), order
+def longest_first(rows: Dataset) -> Dataset:
+    """Rows by falling length, for little padding and to fail at once on too large a batch."""
+    return rows.select(np.argsort(-np.asarray(rows["length"][:]), kind="stable"))
 
 
 def _with_ignored_row(rows: Dataset) -> Dataset:

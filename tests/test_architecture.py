@@ -95,7 +95,7 @@ def test_light_layers_import_no_heavy_library(statement: str) -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_a_check_does_without_solvers_and_metrics() -> None:
+def test_to_import_check_takes_neither_solvers_nor_metrics() -> None:
     code = "import sys, nlptrain.check; print([name for name in ('sklearn', 'scipy.stats') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 

@@ -10,7 +10,7 @@ from datasets import Dataset
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.metrics import log_loss, matthews_corrcoef
 
-from nlptrain import baselines
+from nlptrain import baselines, forward
 from nlptrain.config.load import load
 from nlptrain.data.load import load_splits
 from tests.command_line import Done, sentences, write_csv
@@ -69,6 +69,7 @@ def test_models_are_fitted_on_so_many_rows_and_no_more(monkeypatch: pytest.Monke
 def test_rows_scored_in_chunks_get_the_answers_of_the_whole(monkeypatch: pytest.MonkeyPatch, card: Path) -> None:
     whole, _ = outputs(card)
     monkeypatch.setattr(baselines, "CHUNK", 7)
+    monkeypatch.setattr(forward, "BUDGET", 60)  # several batches of every chunk
     for name, splits in outputs(card)[0].items():
         assert splits["test"] == pytest.approx(whole[name]["test"], abs=1e-5)
 

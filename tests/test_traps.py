@@ -211,3 +211,10 @@ def test_one_norm_of_each_gradient_clips_as_the_library_does(tmp_path: Path) -> 
     assert max(ours) > 0.5
     assert ours == pytest.approx(theirs, rel=1e-4)
     torch.testing.assert_close(weights, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_the_padding_share_is_that_of_the_batches_trained_on(folder: Path, tmp_path: Path) -> None:
+    trainer = fine_tuner(folder, tmp_path / "run")
+    masks = [batch["attention_mask"] for batch in trainer.get_train_dataloader()]
+    padding, tokens = sum(int((mask == 0).sum()) for mask in masks), sum(mask.numel() for mask in masks)
+    assert trainer.padding_share == pytest.approx(padding / tokens)

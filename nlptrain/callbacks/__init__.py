@@ -24,6 +24,16 @@ from nlptrain.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from nlptrain.callbacks.head_refinement import HeadRefinement
+else:
+
+    def __getattr__(name: str) -> Any:
+        """`HeadRefinement` once it is asked for: scikit-learn and scipy.stats, which it imports, take half a second."""
+        if name != "HeadRefinement":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from nlptrain.callbacks.head_refinement import HeadRefinement
+
+        return HeadRefinement
+
 
 __all__ = [
     "NMSE",
@@ -40,15 +50,6 @@ __all__ = [
     "build",
     "compute_nmse",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """`HeadRefinement` once it is asked for: its models and solvers take longer to import than all else here."""
-    if name != "HeadRefinement":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from nlptrain.callbacks.head_refinement import HeadRefinement
-
-    return HeadRefinement
 
 
 def build(config: Config, run: RunFolder) -> list[TrainerCallback]:
